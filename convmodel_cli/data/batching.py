@@ -1,0 +1,149 @@
+"""From sequences to tensors: the order of an epoch, its steps, and the micro-batches of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as List
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from convmodel_cli.data.encoding import Sequences
+
+_ORDER, _SPEAKERS = 1, 2  # separate streams of random numbers for one seed and epoch
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """The sequences of one step. `number` counts from 1 over the whole run, `epoch` from 1.
+
+    `with_types[i]`: sequence `sequences[i]` is shown with its token types.
+    """
+
+    number: int
+    epoch: int
+    sequences: NDArray[np.int64]
+    with_types: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Sequences of one forward pass, padded on the right.
+
+    `ids` and `types` have shape (rows, tokens), `with_types` (rows,); `types` is None if no row is shown with them.
+    `target_ids` (targets,) are the tokens the loss counts and `predict_from` (targets,) the places whose output
+    predicts them: each is the place before its target, counted through the flattened (rows * tokens).
+    `num_tokens` counts real tokens, `num_bytes` the UTF-8 bytes of the learned turns that end here.
+    The padding's id is arbitrary: attention is causal and padding predicts nothing, so nothing depends on it.
+    """
+
+    ids: Tensor
+    types: Tensor | None
+    with_types: Tensor
+    predict_from: Tensor
+    target_ids: Tensor
+    num_tokens: int
+    num_bytes: int
+
+    @property
+    def num_targets(self) -> int:
+        return len(self.target_ids)
+
+    def to(self, device: torch.device) -> MicroBatch:
+        if device.type == "cpu":
+            return self
+        return MicroBatch(
+            self.ids.to(device, non_blocking=True),
+            None if self.types is None else self.types.to(device, non_blocking=True),
+            self.with_types.to(device, non_blocking=True),
+            self.predict_from.to(device, non_blocking=True),
+            self.target_ids.to(device, non_blocking=True),
+            self.num_tokens,
+            self.num_bytes,
+        )
+
+
+def steps_per_epoch(num_sequences: int, batch_size: int) -> int:
+    return -(-num_sequences // batch_size)
+
+
+def plan_steps(
+    num_sequences: int, batch_size: int, epochs: int, seed: int, speaker_ids: str
+) -> Iterator[StepPlan]:
+    """The steps of a run: each epoch a new permutation; the last step of an epoch may be smaller.
+
+    Order and token types depend on seed, epoch and the sequence alone, so a run can be taken up at any step.
+    """
+    number = 0
+    for epoch in range(1, epochs + 1):
+        order = np.random.default_rng((seed, epoch, _ORDER)).permutation(num_sequences)
+        with_types = draw_speaker_ids(num_sequences, seed, epoch, speaker_ids)
+        for start in range(0, num_sequences, batch_size):
+            number += 1
+            chosen = order[start : start + batch_size]
+            yield StepPlan(number, epoch, chosen, with_types[chosen])
+
+
+def draw_speaker_ids(num_sequences: int, seed: int, epoch: int, speaker_ids: str) -> NDArray[np.bool_]:
+    """Which sequences are shown with token types in this epoch, of shape (num_sequences,)."""
+    if speaker_ids == "mixed":
+        return np.random.default_rng((seed, epoch, _SPEAKERS)).random(num_sequences) < 0.5
+    return np.full(num_sequences, speaker_ids == "on")
+
+
+def cut(lengths: NDArray[np.int64], budget: int, max_rows: int | None = None) -> list[NDArray[np.int64]]:
+    """Cut sequences into micro-batches of at most `budget` tokens, padding included; returns indices into `lengths`.
+
+    Longest first, so that neighbours are alike. For budget 12 and lengths 2 6 3 5:
+
+        6 5 .      3 2 .        two micro-batches of 2 rows: 12 and 6 places, 16 of 18 used
+
+    A sequence longer than the budget is alone in its micro-batch.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    parts = []
+    start = 0
+    while start < len(order):
+        rows = max(1, budget // int(lengths[order[start]]))
+        rows = rows if max_rows is None else min(rows, max_rows)
+        parts.append(order[start : start + rows])
+        start += rows
+    return parts
+
+
+def micro_batches(
+    sequences: Sequences,
+    chosen: NDArray[np.int64],
+    with_types: NDArray[np.bool_],
+    budget: int,
+    max_rows: int | None = None,
+) -> list[MicroBatch]:
+    """The chosen sequences as micro-batches; `with_types` has one flag for each of them."""
+    parts = cut(sequences.lengths[chosen], budget, max_rows)
+    return [collate(sequences, chosen[part].tolist(), with_types[part]) for part in parts]
+
+
+def collate(sequences: Sequences, rows: List[int], with_types: NDArray[np.bool_]) -> MicroBatch:
+    """Tensors of these sequences."""
+    parts = [sequences[row] for row in rows]
+    shape = (len(parts), max(len(part.ids) for part in parts))
+    ids = np.zeros(shape, np.int64)
+    types = np.zeros(shape, np.int64)
+    targets = np.zeros(shape, np.bool_)
+    for row, part in enumerate(parts):
+        ids[row, : len(part.ids)] = part.ids
+        types[row, : len(part.ids)] = part.types
+        targets[row, : len(part.ids)] = part.targets
+    places = np.flatnonzero(targets)
+    return MicroBatch(
+        ids=torch.from_numpy(ids),
+        types=torch.from_numpy(types) if with_types.any() else None,
+        with_types=torch.from_numpy(with_types),
+        predict_from=torch.from_numpy(places - 1),
+        target_ids=torch.from_numpy(ids.reshape(-1)[places]),
+        num_tokens=sum(len(part.ids) for part in parts),
+        num_bytes=int(sequences.num_bytes[rows].sum()),
+    )

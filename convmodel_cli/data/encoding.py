@@ -1,0 +1,314 @@
+"""From conversations to token ids, token types and targets.
+
+    turns            Hello        How are you
+    tokens    <sep>  Hello  <sep>  How  are  you  <sep>
+    ids       50256  15496  50256 2437  389  345  50256
+    types         0      0      1    1    1    1      0     the last sep belongs to the next speaker
+    targets       .      x      x    x    x    x      x     (all turns learned)
+
+A learned turn's targets are its tokens and the sep that closes it. `<sep>` stands for the tokenizer's sep token.
+
+A conversation longer than `max_length` is cut into windows. Each window trains turns of its own and shows before them
+as many earlier ones as fit in half a window; with room for 12 tokens, and turns a b c of 4, 4 and 3 tokens:
+
+    <sep> a a a a <sep> b b b b <sep>           trains a and b
+    <sep> b b b b <sep> c c c <sep>             shows b again, trains c
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convmodel_cli.data.formats import Conversation
+from convmodel_cli.errors import DataError
+
+_CONVERSATIONS_PER_CALL = 1000
+
+
+class TextEncoder(Protocol):
+    """What is needed of a Hugging Face tokenizer."""
+
+    def __call__(
+        self, text: list[str], *, add_special_tokens: bool, split_special_tokens: bool, return_attention_mask: bool
+    ) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """A tokenizer and the id of its sep token."""
+
+    tokenizer: TextEncoder
+    sep_id: int
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text; text never becomes a control token."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
+        )
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    def encode_persona(self, persona: str) -> list[int]:
+        """The ids that stand in front of the first turn of every window: the persona and a newline."""
+        return self.encode([persona.strip() + "\n"])[0] if persona.strip() else []
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One sequence: `ids`, `types` and `targets`, each of shape (tokens,)."""
+
+    ids: NDArray[np.int32]
+    types: NDArray[np.uint8]
+    targets: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """All sequences of a data set, one after the other in flat arrays.
+
+    Sequence i is `ids[starts[i]:starts[i + 1]]`, likewise `types` and `targets`. `conversations[i]` is the number of
+    the conversation it comes from, `num_bytes[i]` the UTF-8 bytes of the learned turns that end in it.
+    """
+
+    ids: NDArray[np.int32]
+    types: NDArray[np.uint8]
+    targets: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+    conversations: NDArray[np.int64]
+    num_bytes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, index: int) -> Tokens:
+        part = slice(self.starts[index], self.starts[index + 1])
+        return Tokens(self.ids[part], self.types[part], self.targets[part])
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sequence."""
+        return np.diff(self.starts)
+
+    @property
+    def num_targets(self) -> int:
+        return int(self.targets.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A turn or a piece of one, as it stands in a window; `closed` if its sep follows.
+
+    `index` is the turn's place in the conversation, `num_bytes` its size if it is learned and ends here.
+    """
+
+    ids: list[int]
+    index: int
+    learned: bool
+    num_bytes: int = 0
+    closed: bool = True
+
+    @property
+    def size(self) -> int:
+        return len(self.ids) + self.closed
+
+
+def learned_turns(conversation: Conversation, learn: str) -> tuple[bool, ...]:
+    """Which turns are targets: the record's own flags, else by `learn` (auto, all, responses, last)."""
+    count = len(conversation.turns)
+    if conversation.learn is not None:
+        return conversation.learn
+    if learn == "last":
+        return (False,) * (count - 1) + (True,)
+    if learn == "all" or (learn == "auto" and conversation.assistant is None):
+        return (True,) * count
+    if conversation.assistant is not None:
+        return conversation.assistant
+    return tuple(index % 2 == 1 for index in range(count))
+
+
+def encode_conversations(
+    conversations: Iterable[Conversation], vocabulary: Vocabulary, max_length: int, learn: str
+) -> Sequences:
+    """Encode and cut into windows of at most `max_length` tokens; sequences without targets are left out."""
+    builder = _Builder()
+    remaining = iter(conversations)
+    number = 0
+    while chunk := list(islice(remaining, _CONVERSATIONS_PER_CALL)):
+        texts = [turn for conversation in chunk for turn in turns_to_encode(conversation.turns, conversation.persona)]
+        encoded = iter(vocabulary.encode(texts))
+        for conversation in chunk:
+            turn_ids = list(islice(encoded, len(conversation.turns)))
+            head = [vocabulary.sep_id, *_persona_ids(conversation, vocabulary, max_length)]
+            for window in _Windows(_parts(conversation, turn_ids, learn), len(head), max_length).cut():
+                if any(part.learned for part in window):
+                    builder.add(number, head, window, vocabulary.sep_id)
+            number += 1
+    return builder.finish()
+
+
+def turns_to_encode(turns: Sequence[str], persona: str) -> Sequence[str]:
+    """The turns as they are encoded: behind a persona, white space before the first would melt into the newline."""
+    return (turns[0].lstrip(), *turns[1:]) if persona.strip() else turns
+
+
+def _persona_ids(conversation: Conversation, vocabulary: Vocabulary, max_length: int) -> list[int]:
+    ids = vocabulary.encode_persona(conversation.persona)
+    if ids and 2 * (len(ids) + 1) > max_length:
+        raise DataError(
+            f"{conversation.where}: expected a persona of less than half a window of {max_length} tokens, "
+            f"got {len(ids)} tokens",
+            "shorten it, or raise --max-length if the model's context allows it",
+        )
+    return ids
+
+
+def _parts(conversation: Conversation, turn_ids: list[list[int]], learn: str) -> list[_Part]:
+    learned = learned_turns(conversation, learn)
+    return [
+        _Part(ids, index, learned[index], len(turn.encode()) if learned[index] else 0)
+        for index, (ids, turn) in enumerate(zip(turn_ids, conversation.turns, strict=True))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """Cuts the turns of one conversation into windows that begin with `head` tokens (a sep and the persona)."""
+
+    turns: list[_Part]
+    head: int
+    max_length: int
+
+    def cut(self) -> Iterator[list[_Part]]:
+        """The parts of each window: first those shown again, which are not learned there, then the new ones."""
+        next_turn = 0
+        while next_turn < len(self.turns):
+            size = self.turns[next_turn].size
+            if self.head + size > self.max_length:
+                yield from self._cut_turn(next_turn)
+                next_turn += 1
+                continue
+            context = self._context(next_turn, self.max_length - size)
+            end = self._last_that_fits(next_turn, self.head + _size(context))
+            yield context + self.turns[next_turn:end]
+            next_turn = end
+
+    def _context(self, next_turn: int, room: int) -> list[_Part]:
+        """The turns before `next_turn` that are shown again: whole ones, or the end of the one just before it."""
+        room = min(room, self.max_length // 2) - self.head
+        start = next_turn
+        while start > 0 and self.turns[start - 1].size <= room:
+            start -= 1
+            room -= self.turns[start].size
+        context = self.turns[start:next_turn]
+        if not context and next_turn > 0 and room >= 2:
+            before = self.turns[next_turn - 1]
+            context = [replace(before, ids=before.ids[1 - room :])]
+        return [_shown_again(part) for part in context]
+
+    def _last_that_fits(self, next_turn: int, used: int) -> int:
+        """Where the turns end that fit into a window of which `used` tokens are taken."""
+        end = next_turn
+        while end < len(self.turns) and used + self.turns[end].size <= self.max_length:
+            used += self.turns[end].size
+            end += 1
+        return end
+
+    def _cut_turn(self, index: int) -> Iterator[list[_Part]]:
+        """The windows of a turn that does not fit into one; each shows the end of the one before again."""
+        turn = self.turns[index]
+        context = self._context(index, self.max_length)
+        done = 0
+        while True:
+            room = self.max_length - self.head - _size(context)
+            if turn.size - done <= room:
+                yield [*context, replace(turn, ids=turn.ids[done:])]
+                return
+            yield [*context, replace(turn, ids=turn.ids[done : done + room], num_bytes=0, closed=False)]
+            done += room
+            overlap = max(0, self.max_length // 2 - self.head)
+            context = [_shown_again(replace(turn, ids=turn.ids[max(0, done - overlap) : done], closed=False))]
+
+
+def _shown_again(part: _Part) -> _Part:
+    return replace(part, learned=False, num_bytes=0)
+
+
+def _size(parts: list[_Part]) -> int:
+    return sum(part.size for part in parts)
+
+
+class _Builder:
+    """Collects windows into flat arrays."""
+
+    def __init__(self) -> None:
+        self._ids = array("i")
+        self._types = bytearray()
+        self._targets = bytearray()
+        self._starts = array("q", [0])
+        self._conversations = array("q")
+        self._num_bytes = array("q")
+
+    def add(self, conversation: int, head: list[int], window: list[_Part], sep_id: int) -> None:
+        first_speaker = window[0].index % 2
+        self._extend(head, [first_speaker] * len(head), learned=False)
+        for part in window:
+            speaker = part.index % 2
+            closing = [sep_id] if part.closed else []
+            self._extend(part.ids + closing, [speaker] * len(part.ids) + [1 - speaker] * len(closing), part.learned)
+        self._starts.append(len(self._ids))
+        self._conversations.append(conversation)
+        self._num_bytes.append(sum(part.num_bytes for part in window))
+
+    def _extend(self, ids: list[int], types: list[int], learned: bool) -> None:
+        self._ids.extend(ids)
+        self._types.extend(types)
+        self._targets.extend([learned] * len(ids))
+
+    def finish(self) -> Sequences:
+        return Sequences(
+            ids=np.array(self._ids, np.int32),
+            types=np.array(self._types, np.uint8),
+            targets=np.array(self._targets, np.bool_),
+            starts=np.array(self._starts, np.int64),
+            conversations=np.array(self._conversations, np.int64),
+            num_bytes=np.array(self._num_bytes, np.int64),
+        )
+
+
+def encode_context(
+    turns: Sequence[Sequence[int]], persona: Sequence[int], sep_id: int, room: int
+) -> tuple[list[int], list[int], int]:
+    """(ids, types, number of dropped turns) of the newest turns that fit into `room` tokens.
+
+    The result is a prefix of the training encoding: it ends with the sep before the response. The oldest pairs of
+    turns are dropped, so that each speaker keeps its token type; if the newest turn alone does not fit, its end is
+    kept.
+    """
+    start = 0
+    while _context_size(turns[start:], persona) > room and start + 2 < len(turns):
+        start += 2
+    if _context_size(turns[start:], persona) > room and start + 1 < len(turns):
+        start += 1
+    kept = [list(turn) for turn in turns[start:]]
+    excess = _context_size(kept, persona) - room
+    if excess > 0:
+        kept[0] = kept[0][min(excess, len(kept[0]) - 1) :]
+    ids = [sep_id, *persona]
+    types = [start % 2] * len(ids)
+    for index, turn in enumerate(kept, start):
+        ids += [*turn, sep_id]
+        types += [index % 2] * len(turn) + [1 - index % 2]
+    return ids, types, start
+
+
+def _context_size(turns: Sequence[Sequence[int]], persona: Sequence[int]) -> int:
+    return 1 + len(persona) + sum(len(turn) + 1 for turn in turns)

@@ -1,0 +1,173 @@
+"""What a workflow reports: small records, yielded as the work goes on.
+
+Times are seconds, losses are nats per target token, learning rates are those of the step that was just done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something the user should know; `warning` if it may be a mistake."""
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run is about to make its first step."""
+
+    base: str
+    output: str | None
+    parameters: int
+    device: str
+    precision: str
+    threads: int
+    train_conversations: int
+    train_sequences: int
+    train_targets: int
+    valid_conversations: int
+    epochs: int
+    steps: int
+    batch_size: int
+    micro_batch_tokens: int
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One optimizer step is done. `loss` is the step's own, `tokens_seen` counts targets since the start."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    tokens_seen: int
+    tokens_per_second: float
+    memory_bytes: int
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """`train_loss` is the mean over the targets since the evaluation before; `valid_loss` is None without valid data.
+
+    `best`: this is the best evaluation so far; a tie keeps the earlier one.
+    """
+
+    epoch: int
+    step: int
+    train_loss: float
+    valid_loss: float | None
+    bits_per_byte: float | None
+    tokens_seen: int
+    seconds: float
+    best: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationStepped:
+    """This share of an evaluation is done."""
+
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What the model answers at this step."""
+
+    step: int
+    context: tuple[str, ...]
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The weights of this step are the model in `path` from now on."""
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run is done; its figures are those of the best weights. The field names are those of `fit --json`.
+
+    `losses` holds (step, train loss, valid loss) of each evaluation, `portability` the perplexities with and
+    without token types.
+    """
+
+    model: str | None
+    best_step: int
+    steps: int
+    epochs: int
+    valid: dict[str, float] | None
+    tokens_seen: int
+    seconds: float
+    tokens_per_second: float
+    peak_memory_bytes: int
+    parameters: int
+    stopped: str
+    losses: tuple[tuple[int, float, float | None], ...] = ()
+    portability: dict[str, float] | None = None
+    sample: Sampled | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The figures of `eval`. The field names are those of `eval --json`; a part not asked for is None."""
+
+    model: str
+    data: str | None
+    loss: float | None
+    ppl: float | None
+    bits_per_byte: float | None
+    targets: int
+    conversations: int
+    sequences: int
+    speaker_ids: str
+    precision: str
+    seconds: float
+    probes: dict[str, int] | None = None
+    missed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response: `finish` is "stop" if it ended by itself, "length" if it was cut, "interrupted" if it was stopped.
+
+    `logprob` is the mean log-probability of its tokens under the model, before any sampling setting.
+    """
+
+    text: str
+    finish: str
+    logprob: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The responses to one context, best first; `problem` in their place if the context could not be read."""
+
+    context: tuple[str, ...]
+    responses: tuple[Response, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The next characters of a response that is being written; never a part of a character."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The oldest turns no longer fit the context and are not shown to the model any more."""
+
+    turns: int

@@ -1,0 +1,96 @@
+"""Device, precision, threads and memory: the only place that asks what the machine can do."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from convmodel_cli.errors import UsageError
+from convmodel_cli.settings import ComputeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Where and how to compute, decided once per command."""
+
+    device: torch.device
+    precision: str
+    threads: int
+    seed: int
+
+    def forward(self) -> AbstractContextManager[object]:
+        """The context of a forward pass: lower precision for matrix products, fp32 for the rest."""
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+
+def set_up(settings: ComputeSettings, for_training: bool) -> Compute:
+    """Decide device and precision, and set the number of threads of this process."""
+    device = torch.device(_device(settings.device))
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if for_training and _multiplies_bf16_fast(device) else "fp32"
+    return Compute(device, precision, torch.get_num_threads(), settings.seed)
+
+
+def _device(wanted: str) -> str:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if available[name])
+    if not available[wanted]:
+        here = ", ".join(name for name, there in available.items() if there)
+        raise UsageError(f"--device: expected a device of this machine, got {wanted}", f"this machine has {here}")
+    return wanted
+
+
+def _multiplies_bf16_fast(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
+def default_micro_batch_tokens(device: torch.device, vocab_size: int) -> int:
+    """Tokens of a forward pass whose logits stay small: they are the largest tensor by far."""
+    bytes_for_logits = 2**30 if device.type == "cuda" else 2**27
+    return max(1024, min(32768, bytes_for_logits // (4 * vocab_size)))
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Memory in use now: the device's if it has its own, else the process's."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    return peak_memory_bytes(device)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory that was in use at any time."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Switch dropout and gradients off, and put both back as they were; never `yield` to a caller inside it."""
+    was_training = model.training
+    if was_training:
+        model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        if was_training:
+            model.train()

@@ -1,0 +1,101 @@
+"""A causal language model with its tokenizer, and the one forward pass that training and evaluation share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from convmodel_cli.data.batching import MicroBatch
+from convmodel_cli.data.encoding import Vocabulary
+
+# These add the embedding of the token type to that of the token, and nothing but a linear head follows the last layer.
+_ADDS_TYPE_EMBEDDINGS = frozenset({"gpt2", "gpt_neo", "gptj", "codegen"})
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModel:
+    """`network` maps ids of shape (rows, tokens) to logits (rows, tokens, vocabulary)."""
+
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    sep_id: int
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.tokenizer, self.sep_id)
+
+    @property
+    def takes_types(self) -> bool:
+        return self.network.config.model_type in _ADDS_TYPE_EMBEDDINGS
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens the network can attend to at once."""
+        return int(getattr(self.network.config, "max_position_embeddings", None) or 1024)
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.network.get_input_embeddings().weight.shape[0])
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def embed(self, ids: Tensor, types: Tensor | None, with_types: Tensor | None = None) -> Tensor:
+        """Input embeddings (rows, tokens, width): of the tokens, plus those of the types in the rows that show them.
+
+        Equals what GPT-2 adds itself for `token_type_ids`, but can differ from row to row.
+        """
+        embedding = self.network.get_input_embeddings()
+        embedded: Tensor = embedding(ids)
+        if types is None or not self.takes_types:
+            return embedded
+        of_types: Tensor = embedding(types)
+        if with_types is not None:
+            of_types = of_types * with_types[:, None, None]
+        return embedded + of_types
+
+
+def target_logits(model: LanguageModel, batch: MicroBatch) -> Tensor:
+    """Logits (targets, vocabulary) at the places that predict a target."""
+    network: Any = model.network
+    if not model.takes_types:
+        logits: Tensor = network(input_ids=batch.ids, use_cache=False).logits
+        return logits.flatten(0, 1)[batch.predict_from]
+    embedded = model.embed(batch.ids, batch.types, batch.with_types)
+    hidden: Tensor = network.base_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+    chosen: Tensor = network.get_output_embeddings()(hidden.flatten(0, 1)[batch.predict_from])
+    return chosen
+
+
+def target_losses(model: LanguageModel, batch: MicroBatch) -> Tensor:
+    """Negative log-likelihood of each target in nats, of shape (targets,), fp32."""
+    return nn.functional.cross_entropy(target_logits(model, batch).float(), batch.target_ids, reduction="none")
+
+
+def use_fused_activations(network: nn.Module) -> None:
+    """Replace GPT-2's activation, seven passes over the widest tensor, by the same function in one kernel."""
+    for module in network.modules():
+        for name, child in module.named_children():
+            if type(child).__name__ == "NewGELUActivation":
+                setattr(module, name, nn.GELU(approximate="tanh"))
+
+
+def set_dropout(network: nn.Module, rate: float) -> None:
+    """Dropout of embeddings and residuals; none in attention, where it would rule out the fast kernels."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0 if "attn_dropout" in name or "attention_dropout" in name else rate
+
+
+def copy_of_weights(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
+
+
+def restore_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        network.load_state_dict(weights)

@@ -1,0 +1,121 @@
+"""From logits to a token: small pure functions on (rows, vocabulary), composed by `Chooser`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from convmodel_cli.settings import SamplingSettings
+
+
+def penalize_repetition(logits: Tensor, responses: Sequence[Sequence[int]], penalty: float) -> Tensor:
+    """Make tokens that a response already holds less likely, whatever the sign of their logit.
+
+    Keskar et al. 2019, but for the response alone: the context would bring in the sep token, and responses that are
+    punished for ending run on.
+    """
+    logits = logits.clone()
+    for row, response in enumerate(responses):
+        if response:
+            held = torch.tensor(sorted(set(response)), device=logits.device)
+            scores = logits[row, held]
+            logits[row, held] = torch.where(scores > 0, scores / penalty, scores * penalty)
+    return logits
+
+
+def ban_repeated_ngrams(logits: Tensor, responses: Sequence[Sequence[int]], size: int) -> Tensor:
+    """Rule out each token that would repeat a run of `size` tokens within its response."""
+    logits = logits.clone()
+    for row, response in enumerate(responses):
+        ending = list(response[len(response) - size + 1 :]) if size > 1 else []
+        for start in range(len(response) - size + 1):
+            if list(response[start : start + size - 1]) == ending:
+                logits[row, response[start + size - 1]] = -torch.inf
+    return logits
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """Rule out all but the k likeliest tokens; ties with the last one stay."""
+    if k >= logits.shape[-1]:
+        return logits
+    last = logits.topk(k).values[:, -1:]
+    return logits.masked_fill(logits < last, -torch.inf)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Rule out the tail behind the likeliest tokens that together have probability `p`; the likeliest always stays."""
+    ordered, order = logits.sort(descending=True)
+    before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+    ordered = ordered.masked_fill(before >= p, -torch.inf)
+    return torch.empty_like(logits).scatter_(-1, order, ordered)
+
+
+def keep_min_p(logits: Tensor, share: float) -> Tensor:
+    """Rule out tokens whose probability is less than `share` of the likeliest one's."""
+    likelihoods = logits.softmax(-1)
+    return logits.masked_fill(likelihoods < share * likelihoods.amax(-1, keepdim=True), -torch.inf)
+
+
+def pick(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """Tokens (rows,) drawn by inverting the distribution at one number in [0, 1) for each row.
+
+    One number a row, known beforehand, makes a draw independent of whatever else is in the batch.
+    """
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    # The sum may end just below 1; scaling keeps the draw inside, and a token of probability 0 is never taken.
+    aim = uniforms.double().to(logits.device)[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, aim, right=True).squeeze(-1)
+
+
+def uniform_stream(seed: int, context: Sequence[int], candidate: int, count: int) -> NDArray[np.float64]:
+    """The random numbers (count,) of one response, from the seed, what is answered and which candidate it is.
+
+    Not from the place in a batch or a file: the same context gets the same response wherever it stands.
+    """
+    key = hashlib.sha256(np.array([seed, candidate, *context], np.int64).tobytes()).digest()
+    return np.random.default_rng(np.frombuffer(key, np.uint32)).random(count)
+
+
+@dataclass(frozen=True, slots=True)
+class Chooser:
+    """Chooses the next token of each row. `end_ids` close a response, `banned_ids` may not occur in one."""
+
+    sampling: SamplingSettings
+    end_ids: tuple[int, ...]
+    banned_ids: tuple[int, ...]
+
+    def choose(self, logits: Tensor, responses: Sequence[Sequence[int]], uniforms: Tensor) -> Tensor:
+        """Tokens (rows,) after `responses`, the ids so far of each row; `uniforms` (rows,) decide the draws."""
+        sampling = self.sampling
+        if sampling.penalty != 1.0:
+            logits = penalize_repetition(logits, responses, sampling.penalty)
+        if sampling.no_repeat_ngram:
+            logits = ban_repeated_ngrams(logits, responses, sampling.no_repeat_ngram)
+        logits = self._rule_out(logits, responses)
+        if sampling.greedy:
+            return logits.argmax(-1)
+        logits = logits / sampling.temperature
+        if sampling.top_k:
+            logits = keep_top_k(logits, sampling.top_k)
+        if sampling.top_p < 1.0:
+            logits = keep_top_p(logits, sampling.top_p)
+        if sampling.min_p > 0.0:
+            logits = keep_min_p(logits, sampling.min_p)
+        return pick(logits, uniforms)
+
+    def _rule_out(self, logits: Tensor, responses: Sequence[Sequence[int]]) -> Tensor:
+        too_short = [row for row, response in enumerate(responses) if len(response) < self.sampling.min_new_tokens]
+        if not too_short and not self.banned_ids:
+            return logits
+        logits = logits.clone()
+        if self.banned_ids:
+            logits[:, list(self.banned_ids)] = -torch.inf
+        for end in self.end_ids if too_short else ():
+            logits[too_short, end] = -torch.inf
+        return logits

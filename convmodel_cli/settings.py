@@ -1,0 +1,260 @@
+"""Every knob once: its default, its limits, its help.
+
+The command-line option, the help panel, the saved record of a run and the Python keyword are derived from these
+fields. A default of None means "decided by the run": by the base, by the data or by the machine, as the help says.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal
+
+Learn = Literal["auto", "all", "responses", "last"]
+SpeakerIds = Literal["mixed", "on", "off"]
+
+NEW_BASES = ("new-tiny", "new-small", "new-medium")
+
+
+def knob(
+    default: Any,
+    help: str,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    flags: tuple[str, ...] = (),
+    shown_default: str | None = None,
+    metavar: str | None = None,
+) -> Any:
+    """One setting. `flags` replaces the option name derived from the field; `shown_default` explains a None."""
+    metadata = {
+        "help": help,
+        "at_least": at_least,
+        "above": above,
+        "at_most": at_most,
+        "flags": flags,
+        "shown_default": shown_default,
+        "metavar": metavar,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def option_name(setting: Field[Any]) -> str:
+    """The long option of a field, as the user types it: `learning_rate` is `--learning-rate`."""
+    for flag in setting.metadata["flags"]:
+        if flag.startswith("--"):
+            return str(flag.split("/")[0])
+    return "--" + setting.name.replace("_", "-")
+
+
+def check_limits(settings: Any) -> None:
+    """Check each field of a group against its limits; raises ValueError with a sentence."""
+    for setting in fields(settings):
+        value = getattr(settings, setting.name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            _check_number(setting, value)
+
+
+def _check_number(setting: Field[Any], value: float) -> None:
+    limits = setting.metadata
+    wanted = []
+    if limits["at_least"] is not None and not value >= limits["at_least"]:
+        wanted.append(f"at least {limits['at_least']:g}")
+    if limits["above"] is not None and not value > limits["above"]:
+        wanted.append(f"a number above {limits['above']:g}")
+    if limits["at_most"] is not None and not value <= limits["at_most"]:
+        wanted.append(f"at most {limits['at_most']:g}")
+    if wanted:
+        raise ValueError(f"{option_name(setting)}: expected {' and '.join(wanted)}, got {value:g}")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in `90`, `90s`, `10m`, `1.5h` or `1h30m`."""
+    parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
+    if parts is None or not any(parts.groups()):
+        raise ValueError(f"--max-time: expected a time like 90s, 10m or 1h30m, got {text!r}")
+    hours, minutes, seconds = (float(part or 0) for part in parts.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def parse_split(text: str) -> tuple[float, float, float]:
+    """Shares of train, valid and test in `80/10/10`; they sum to 1."""
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)", text.strip())
+    shares = [float(part) for part in parts.groups()] if parts else []
+    if len(shares) != 3 or abs(sum(shares) - 100) > 1e-6 or shares[0] == 0:
+        raise ValueError(f"--split: expected three percentages that sum to 100, like 80/10/10, got {text!r}")
+    return shares[0] / 100, shares[1] / 100, shares[2] / 100
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenSettings:
+    """Output"""
+
+    __post_init__ = check_limits
+
+    json: bool = knob(False, "Print one JSON object on stdout instead of text.", flags=("--json",))
+    quiet: bool = knob(False, "Say nothing but the result and errors.", flags=("--quiet", "-q"))
+    verbose: bool = knob(False, "Say more: all bad lines in full, every step.", flags=("--verbose", "-v"))
+    no_progress: bool = knob(False, "No moving bars.", flags=("--no-progress",))
+    color: Literal["auto", "always", "never"] = knob("auto", "Use colour.")
+    debug: bool = knob(False, "Show the traceback of an internal error.", flags=("--debug",))
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeSettings:
+    """Machine"""
+
+    __post_init__ = check_limits
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = knob("auto", "Where to compute.")
+    precision: Literal["auto", "bf16", "fp32"] = knob(
+        "auto", "Number format. auto: bf16 for fit where the hardware is fast at it, fp32 elsewhere."
+    )
+    threads: int | None = knob(None, "CPU threads.", at_least=1, shown_default="all cores")
+    seed: int = knob(0, "Seed of everything random.", at_least=0, at_most=2**63 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """Run"""
+
+    split: str | None = knob(
+        None, "Split TRAIN by content into train, valid and test.", metavar="80/10/10"
+    )
+    overwrite: bool = knob(False, "Replace the run in OUTPUT.", flags=("--overwrite",))
+
+    def __post_init__(self) -> None:
+        if self.split is not None:
+            parse_split(self.split)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """Training"""
+
+    epochs: int | None = knob(None, "Passes over the conversations.", at_least=1, shown_default="by base")
+    max_steps: int | None = knob(None, "Stop after this many steps.", at_least=1)
+    max_time: str | None = knob(None, "Stop after this time, cleanly.", metavar="90s|10m|1h30m")
+    batch_size: int | None = knob(
+        None,
+        "Conversations (or windows of long ones) per step.",
+        at_least=1,
+        shown_default="by base",
+    )
+    micro_batch_tokens: int | None = knob(
+        None,
+        "Tokens per forward pass, padding included; the result does not depend on it.",
+        at_least=1,
+        shown_default="by machine",
+    )
+    learning_rate: float | None = knob(None, "Peak learning rate.", above=0, shown_default="by base")
+    optimizer: Literal["auto", "adamw", "muon"] = knob(
+        "auto", "auto: muon for new models (AdamW for embeddings and vectors), adamw for pretrained ones."
+    )
+    schedule: Literal["cosine", "linear", "constant"] = knob("linear", "How the learning rate falls after warm-up.")
+    warmup: float = knob(0.05, "Fraction of the run during which the learning rate rises.", at_least=0, at_most=1)
+    weight_decay: float = knob(0.01, "Weight decay of the matrices.", at_least=0)
+    clip: float = knob(1.0, "Largest norm of the gradient; 0 switches clipping off.", at_least=0)
+    dropout: float | None = knob(
+        None, "Dropout of embeddings and residuals.", at_least=0, at_most=0.9, shown_default="0 new, 0.1 pretrained"
+    )
+    max_length: int | None = knob(
+        None,
+        "Tokens per sequence; longer conversations become windows.",
+        at_least=8,
+        shown_default="the model's context",
+    )
+    learn: Learn = knob(
+        "auto", "Which turns are learned. auto: all for lists of turns, the responses where the data has roles."
+    )
+    speaker_ids: SpeakerIds = knob(
+        "mixed", "Token types that tell the speakers apart: for a random half of the sequences, all, or none."
+    )
+    eval_every: int | None = knob(
+        None, "Steps between evaluations, besides the first and the last.", at_least=1, shown_default="4 per epoch"
+    )
+    eval_batches: int | None = knob(
+        None, "Evaluate on this many micro-batches only.", at_least=1, shown_default="all"
+    )
+    patience: int = knob(8, "Stop after this many evaluations without a better one; 0 never stops.", at_least=0)
+    sample: str | None = knob(
+        None, "A context to answer at each evaluation.", shown_default="first valid conversation", metavar="TEXT"
+    )
+    vocab_size: int = knob(4096, "Vocabulary of a new model.", at_least=300, at_most=1_000_000)
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        if self.max_time is not None:
+            parse_duration(self.max_time)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSettings:
+    """Evaluation"""
+
+    __post_init__ = check_limits
+
+    batch_size: int | None = knob(
+        None, "Conversations per forward pass; never changes a figure in fp32.", at_least=1, shown_default="by length"
+    )
+    learn: Learn | None = knob(None, "Which turns count.", shown_default="as in training")
+    max_length: int | None = knob(None, "Tokens per sequence.", at_least=8, shown_default="as in training")
+    speaker_ids: Literal["on", "off"] | None = knob(
+        None, "Evaluate with or without token types.", shown_default="as in training"
+    )
+    max_ppl: float | None = knob(None, "Gate: exit 6 if the perplexity is higher.", above=0)
+    max_loss: float | None = knob(None, "Gate: exit 6 if the loss is higher.", above=0)
+    min_probes: int | None = knob(None, "Gate: exit 6 if fewer probes are answered.", at_least=0)
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSettings:
+    """Sampling"""
+
+    __post_init__ = check_limits
+
+    temperature: float = knob(0.8, "Below 1 is safer, above 1 is wilder.", above=0)
+    top_p: float = knob(0.95, "Keep the likeliest tokens that make up this share.", above=0, at_most=1)
+    top_k: int = knob(50, "Keep this many of the likeliest tokens; 0 keeps all.", at_least=0)
+    min_p: float = knob(0.0, "Drop tokens less likely than this share of the likeliest.", at_least=0, at_most=1)
+    repetition_penalty: float | None = knob(
+        None, "Above 1 makes repeating the response's own tokens less likely.", above=0,
+        shown_default="1.1, with --greedy 1",
+    )
+    no_repeat_ngram: int = knob(0, "Never repeat a run of this many tokens in a response; 0 allows it.", at_least=0)
+    max_new_tokens: int = knob(64, "Longest response in tokens.", at_least=1)
+    min_new_tokens: int = knob(1, "Shortest response in tokens.", at_least=0)
+    greedy: bool = knob(False, "Always take the likeliest token.", flags=("--greedy",))
+
+    @property
+    def penalty(self) -> float:
+        """The repetition penalty in force: 1 is none."""
+        if self.repetition_penalty is not None:
+            return self.repetition_penalty
+        return 1.0 if self.greedy else 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the base decides where the user does not. `step_tokens` is the size of a step if it is given in tokens."""
+
+    epochs: int
+    learning_rate: float
+    dropout: float
+    optimizer: Literal["adamw", "muon"]
+    batch_size: int | None = None
+    step_tokens: int | None = None
+
+
+RECIPES = {
+    "new-tiny": Recipe(epochs=4, learning_rate=3e-3, dropout=0.0, optimizer="muon", step_tokens=2048),
+    "new-small": Recipe(epochs=4, learning_rate=2e-3, dropout=0.0, optimizer="muon", step_tokens=2048),
+    "new-medium": Recipe(epochs=3, learning_rate=1e-3, dropout=0.0, optimizer="muon", step_tokens=4096),
+}
+PRETRAINED = Recipe(epochs=3, learning_rate=5e-5, dropout=0.1, optimizer="adamw", batch_size=8)
+
+
+def recipe_for(base: str) -> Recipe:
+    """The recipe of a new model's size, or of any pretrained one."""
+    return RECIPES.get(base, PRETRAINED)

@@ -1,0 +1,71 @@
+"""The data of a run: which files, what is held out, what the user should know. Nothing here needs torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from convmodel_cli.data.conversations import hold_out, read_conversations, shown_name
+from convmodel_cli.data.formats import Conversation
+from convmodel_cli.errors import DataError, UsageError
+from convmodel_cli.events import Note
+from convmodel_cli.settings import parse_split
+
+_HELD_OUT = 0.05
+_ENOUGH_TO_HOLD_OUT = 20
+SAMPLE_SHOWN = "the packaged sample"
+
+
+@dataclass(frozen=True, slots=True)
+class FitData:
+    """Conversations of a run; `valid` may be empty, `test` is what a split sets aside."""
+
+    train: list[Conversation]
+    valid: list[Conversation]
+    test: list[Conversation]
+    sources: tuple[str, ...]
+    notes: tuple[Note, ...]
+
+
+def sample_file(name: str) -> Path:
+    """A file of the packaged sample: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "sample_data", package.parent / "sample_data"):
+        if (folder / name).is_file():
+            return folder / name
+    raise UsageError(f"{name}: the packaged sample is missing from this installation", "reinstall convmodel")
+
+
+def read_fit_data(train: tuple[str, ...], valid: tuple[str, ...], split: str | None) -> FitData:
+    """Read and check all files, and hold out validation data where none is given."""
+    notes: list[Note] = []
+    sources = tuple(shown_name(path) for path in train)
+    if not train:
+        if valid:
+            raise UsageError("VALID is given without TRAIN", "name the file to train on first")
+        train, sources = (str(sample_file("train.jsonl")),), (SAMPLE_SHOWN,)
+        valid = () if split else (str(sample_file("valid.jsonl")),)
+        notes.append(Note("no TRAIN given: training on the packaged sample conversations"))
+    if split and valid:
+        raise UsageError("--split and VALID exclude each other", "drop one of them")
+    conversations = [conversation for path in train for conversation in read_conversations(path)]
+    held = [conversation for path in valid for conversation in read_conversations(path)]
+    if split:
+        return _split(conversations, split, sources)
+    if not held and len(conversations) >= _ENOUGH_TO_HOLD_OUT:
+        conversations, held = hold_out(conversations, (1 - _HELD_OUT, _HELD_OUT))
+        notes.append(Note(f"no VALID given: {len(held)} of {len(conversations) + len(held)} conversations held out"))
+    elif not held:
+        notes.append(Note(f"only {len(conversations)} conversations and no VALID: the best is by training loss", True))
+    return FitData(conversations, held, [], sources, tuple(notes))
+
+
+def _split(conversations: list[Conversation], split: str, sources: tuple[str, ...]) -> FitData:
+    shares = parse_split(split)
+    if len(conversations) < 3:
+        raise DataError(f"{sources[0]}: expected at least 3 conversations to split, got {len(conversations)}")
+    train, valid, test = hold_out(conversations, shares)
+    if not train:
+        raise DataError(f"{sources[0]}: expected enough different conversations to split, got {len(conversations)}")
+    note = Note(f"split {split}: {len(train)} to train, {len(valid)} to validate, {len(test)} to test")
+    return FitData(train, valid, test, sources, (note,))
