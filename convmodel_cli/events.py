@@ -32,6 +32,7 @@ class Started:
     valid_conversations: int
     epochs: int
     steps: int
+    eval_every: int
     batch_size: int
     micro_batch_tokens: int
     learning_rate: float

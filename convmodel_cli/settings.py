@@ -236,6 +236,35 @@ class SamplingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    """Generation"""
+
+    num_responses: int = knob(
+        1, "Responses to each context, likeliest first.", at_least=1, flags=("--num-responses", "-n")
+    )
+    batch_size: int | None = knob(
+        None, "Contexts answered together; never changes a response.", at_least=1, shown_default="auto"
+    )
+    persona: str = knob("", "Who the model is to be, in front of every context.", metavar="TEXT")
+
+    __post_init__ = check_limits
+
+
+@dataclass(frozen=True, slots=True)
+class ChatSettings:
+    """Chat"""
+
+    persona: str = knob("", "Who the model is to be.", metavar="TEXT")
+
+    __post_init__ = check_limits
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether the name of a model means a folder rather than a model of the hub."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """What the base decides where the user does not. `step_tokens` is the size of a step if it is given in tokens."""
 

@@ -10,11 +10,11 @@ import gzip
 import hashlib
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import orjson
 
@@ -28,16 +28,26 @@ _MAX_DEPTH_OF_JSON = 1000
 _EXAMPLE = 'write each conversation on one line, like ["Hello", "Hi there"]'
 
 
+Record = TypeVar("Record")
+
+
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """A line that is no conversation. `str()` is `file:line: what is wrong, got what`."""
+class Place:
+    """A line of a file, from 1."""
 
     file: str
     line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A line that is no record. `str()` is `file:line: what is wrong, got what`."""
+
+    place: Place
     what: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.what}"
+        return f"{self.place.file}:{self.place.line}: {self.what}"
 
 
 def shown_name(path: str) -> str:
@@ -47,40 +57,50 @@ def shown_name(path: str) -> str:
 
 def read_conversations(path: str, min_turns: int = 2) -> list[Conversation]:
     """All conversations of a file; raises DataError that lists every bad line, UsageError if there is no such file."""
-    conversations, problems = [], []
-    for record in iter_conversations(path, min_turns):
+    return collect(path, iter_conversations(path, min_turns), "conversations", _EXAMPLE)
+
+
+def collect(path: str, records: Iterable[Record | Problem], what: str, example: str) -> list[Record]:
+    """All good records; raises DataError for all bad ones together, and if there are none at all."""
+    good: list[Record] = []
+    problems: list[Problem] = []
+    for record in records:
         if isinstance(record, Problem):
             problems.append(record)
         else:
-            conversations.append(record)
+            good.append(record)
     if problems:
-        raise bad_lines(problems, accepted=len(conversations))
-    if not conversations:
-        raise DataError(f"{shown_name(path)}: expected conversations, got none", f"{_EXAMPLE}; the file is empty")
-    return conversations
+        raise bad_lines(problems, len(good), example)
+    if not good:
+        raise DataError(f"{shown_name(path)}: expected {what}, got an empty file", example)
+    return good
 
 
-def bad_lines(problems: list[Problem], accepted: int) -> DataError:
+def bad_lines(problems: list[Problem], accepted: int, example: str = _EXAMPLE) -> DataError:
     """One error for all bad lines."""
-    lines = "1 bad line" if len(problems) == 1 else f"{len(problems)} bad lines"
-    return DataError(
-        f"{problems[0].file}: {lines}, {accepted} good", _EXAMPLE, tuple(str(problem) for problem in problems)
-    )
+    lines = "1 bad line" if len(problems) == 1 else f"{len(problems):,} bad lines"
+    shown = tuple(str(problem) for problem in problems)
+    return DataError(f"{problems[0].place.file}: {lines}, {accepted:,} good", example, shown)
 
 
 def iter_conversations(path: str, min_turns: int = 2) -> Iterator[Conversation | Problem]:
     """One conversation or problem for each line that is not blank, in the order of the file."""
+    for place, record in iter_records(path, lambda line: parse_record(parse_json(line), min_turns)):
+        yield record if isinstance(record, Problem) else replace(record, file=place.file, line=place.line)
+
+
+def iter_records(path: str, parse: Callable[[bytes], Record]) -> Iterator[tuple[Place, Record | Problem]]:
+    """What `parse` makes of each line that is not blank; it raises BadRecord for a bad one."""
     name = shown_name(path)
     for number, line in _numbered_lines(path):
+        place = Place(name, number)
         if isinstance(line, str):
-            yield Problem(name, number, line)
+            yield place, Problem(place, line)
             continue
         try:
-            conversation = parse_record(parse_json(line), min_turns)
+            yield place, parse(line)
         except BadRecord as error:
-            yield Problem(name, number, str(error))
-        else:
-            yield replace(conversation, file=name, line=number)
+            yield place, Problem(place, str(error))
 
 
 def _numbered_lines(path: str) -> Iterator[tuple[int, bytes | str]]:

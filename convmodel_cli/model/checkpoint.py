@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import huggingface_hub
 import torch
 import transformers
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from convmodel_cli.errors import ModelError
-from convmodel_cli.model.language_model import LanguageModel, use_fused_activations
+from convmodel_cli.model.language_model import LanguageModel, restore_weights, use_fused_activations
+from convmodel_cli.settings import is_folder_name
 
 WEIGHTS = "model.safetensors"
 _HUB_PATIENCE_SECONDS = 3.0
@@ -51,22 +52,21 @@ _CHAT_TEMPLATE = """\
 """
 
 
-def is_folder_name(name: str) -> bool:
-    """Whether a name means a folder rather than a model of the hub."""
-    return Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1
-
-
 def load_model(name: str) -> LanguageModel:
     """Load a folder, or a model of the Hugging Face hub (from the cache if the hub cannot be reached); fp32 weights.
 
     Raises ModelError that names what is missing and what to do.
     """
     _be_quiet()
-    if is_folder_name(name):
+    if _means_folder(name):
         location = str(Path(name).expanduser())
         _check_folder(Path(location))
         return _load(location, name, local_files_only=True)
     return _load(name, name, local_files_only=not _hub_answers(name))
+
+
+def _means_folder(name: str) -> bool:
+    return Path(name).is_dir() or is_folder_name(name)
 
 
 def _be_quiet() -> None:
@@ -137,7 +137,7 @@ def _load(location: str, name: str, local_files_only: bool) -> LanguageModel:
 
 
 def _loading_failed(name: str, local_files_only: bool, error: Exception) -> ModelError:
-    if is_folder_name(name) or not local_files_only:
+    if _means_folder(name) or not local_files_only:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         return ModelError(f"{name}: expected a causal language model, but it cannot be loaded: {reason}")
     return ModelError(
@@ -199,16 +199,27 @@ def save_weights(model: LanguageModel, folder: Path, metadata: Mapping[str, str]
         for name, tensor in model.network.state_dict().items()
         if name not in tied
     }
-    handle, temporary = tempfile.mkstemp(prefix=f".{WEIGHTS}.", dir=folder)
+    replace_file(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt", **metadata}))
+
+
+def load_weights(model: LanguageModel, folder: Path) -> None:
+    """Put the folder's weights back into a model of the same shape, in place."""
+    restore_weights(model.network, load_file(folder / WEIGHTS))
+
+
+def replace_file(target: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside the target and rename it over the target once it is on the disk."""
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)
+    temporary = Path(name)
     try:
-        save_file(tensors, temporary, metadata={"format": "pt", **metadata})
-        _make_durable(Path(temporary))
-        Path(temporary).replace(folder / WEIGHTS)
+        write(temporary)
+        _make_durable(temporary)
+        temporary.replace(target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-    _make_durable(folder)
+    _make_durable(target.parent)
 
 
 def _make_durable(path: Path) -> None:

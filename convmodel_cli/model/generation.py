@@ -21,11 +21,12 @@ from convmodel_cli.settings import SamplingSettings
 class Context:
     """What is answered: `ids` and `types` of the turns shown, ending with the sep in front of the response.
 
-    `candidate` tells several responses to the same turns apart.
+    The response may have `max_response` tokens; `candidate` tells several responses to the same turns apart.
     """
 
     ids: tuple[int, ...]
     types: tuple[int, ...]
+    max_response: int
     candidate: int = 0
 
 
@@ -74,10 +75,9 @@ class Memory:
             del self.ids[length:], self.types[length:]
 
 
-def response_room(model: LanguageModel, max_new_tokens: int, max_context: int) -> tuple[int, int]:
-    """(longest context, longest response) in tokens that fit together: the response takes at most half."""
-    response = min(max_new_tokens, max_context // 2)
-    return max_context - response, response
+def context_room(max_new_tokens: int, max_context: int) -> int:
+    """Tokens that the context may take: a quarter of all stays free for the response, or less if that is enough."""
+    return max_context - min(max_new_tokens, max_context // 4)
 
 
 def make_chooser(model: LanguageModel, sampling: SamplingSettings) -> Chooser:
@@ -92,7 +92,6 @@ def respond(
     contexts: Sequence[Context],
     sampling: SamplingSettings,
     compute: Compute,
-    max_response: int,
     with_types: bool = True,
     memory: Memory | None = None,
 ) -> Iterator[Token]:
@@ -102,29 +101,30 @@ def respond(
     """
     decoder = _Decoder(model, contexts, compute, with_types, memory)
     chooser = make_chooser(model, sampling)
-    streams = np.stack([uniform_stream(compute.seed, row.ids, row.candidate, max_response) for row in contexts])
+    longest = max(context.max_response for context in contexts)
+    streams = np.stack([uniform_stream(compute.seed, context.ids, context.candidate, longest) for context in contexts])
     uniforms = torch.from_numpy(streams)
     responses: list[list[int]] = [[] for _ in contexts]
     rows = list(range(len(contexts)))
     logits = decoder.read_contexts()
-    for position in range(max_response):
+    for position in range(longest):
         chosen = chooser.choose(logits, [responses[row] for row in rows], uniforms[rows, position])
         logprobs = logits.log_softmax(-1).gather(-1, chosen[:, None]).squeeze(-1).tolist()
         stays = []
-        for place, token in enumerate(chosen.tolist()):
+        for place, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
             if token in chooser.end_ids:
-                yield Token(rows[place], None, logprobs[place], "stop")
+                yield Token(row, None, logprobs[place], "stop")
                 continue
-            responses[rows[place]].append(token)
-            stays.append(place)
-            yield Token(rows[place], token, logprobs[place])
+            responses[row].append(token)
+            yield Token(row, token, logprobs[place])
+            if len(responses[row]) == contexts[row].max_response:
+                yield Token(row, None, 0.0, "length")
+            else:
+                stays.append(place)
         rows = [rows[place] for place in stays]
-        if rows and position + 1 < max_response:
-            logits = decoder.advance(stays, [responses[row][-1] for row in rows])
-        elif not rows:
+        if not rows:
             return
-    for row in rows:
-        yield Token(row, None, 0.0, "length")
+        logits = decoder.advance(stays, [responses[row][-1] for row in rows])
 
 
 class _Decoder:

@@ -1,0 +1,241 @@
+"""The four commands: arguments in, one workflow each, its events to the screen."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+
+from convmodel_cli import __version__
+from convmodel_cli.cli.options import takes_settings
+from convmodel_cli.errors import BUG_EXIT_CODE, ConvmodelError, StorageError, UsageError
+from convmodel_cli.settings import (
+    ChatSettings,
+    ComputeSettings,
+    EvaluationSettings,
+    GenerationSettings,
+    RunSettings,
+    SamplingSettings,
+    ScreenSettings,
+    TrainingSettings,
+)
+
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    add_completion=True,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CONVMODEL"},
+)
+
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", envvar="CONVMODEL_MODEL", help="A model folder, or a name on the Hugging Face hub."),
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        parts = [f"convmodel {__version__}"]
+        for package in ("torch", "transformers"):
+            try:
+                parts.append(f"{package} {version(package)}")
+            except PackageNotFoundError:
+                parts.append(f"{package} missing")
+        typer.echo(", ".join(parts))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the versions and leave."),
+    ] = False,
+) -> None:
+    """Train a small conversation model on your own dialogues and talk with it.
+
+    [bold]convmodel fit train.jsonl valid.jsonl[/]
+    [bold]convmodel chat[/]
+    [bold]convmodel eval test.jsonl[/]
+    [bold]convmodel generate "Hello"[/]
+    """
+
+
+@app.command()
+@takes_settings
+def fit(
+    run: RunSettings,
+    training: TrainingSettings,
+    compute: ComputeSettings,
+    screen: ScreenSettings,
+    train: Annotated[
+        str | None, typer.Argument(help="Conversations to train on, JSON Lines; - is standard input.")
+    ] = None,
+    valid: Annotated[str | None, typer.Argument(help="Conversations to validate on.")] = None,
+    more_train: Annotated[list[str] | None, typer.Option("--train", help="More files to train on.", show_envvar=False)] = None,
+    more_valid: Annotated[list[str] | None, typer.Option("--valid", help="More files to validate on.", show_envvar=False)] = None,
+    base: Annotated[
+        str, typer.Option("--base", help="new-tiny, new-small, new-medium; a folder; or a name on the hub like gpt2.")
+    ] = "new-tiny",
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the model.")] = "model",
+) -> None:
+    """Train a model and leave it in a folder.
+
+    [bold]convmodel fit[/] trains on the packaged sample
+    [bold]convmodel fit train.jsonl valid.jsonl --epochs 3[/]
+    [bold]convmodel fit train.jsonl --base gpt2 -o mybot[/]
+
+    The data is one conversation a line: \\["Hello", "Hi there"]. The only line on stdout is the model's path.
+    """
+    from convmodel_cli.cli.display import Screen
+    from convmodel_cli.cli.fit_screen import show_fit
+    from convmodel_cli.workflows.fit import FitRequest
+    from convmodel_cli.workflows.fit import fit as run_fit
+
+    request = FitRequest(_files(train, more_train), _files(valid, more_valid), base, output)
+    show_fit(run_fit(request, run, training, compute), Screen(screen))
+
+
+@app.command(name="eval")
+@takes_settings
+def eval_(
+    settings: EvaluationSettings,
+    compute: ComputeSettings,
+    screen: ScreenSettings,
+    data: Annotated[str | None, typer.Argument(help="Conversations to measure on, JSON Lines.")] = None,
+    model: Model = "./model",
+    probes: Annotated[
+        str | None, typer.Option("--probes", help="Contexts with known answers, to see what the model remembers.")
+    ] = None,
+) -> None:
+    """Measure a model: loss, perplexity, bits per byte, probes.
+
+    [bold]convmodel eval test.jsonl -m model[/]
+    [bold]convmodel eval test.jsonl --json --max-ppl 25[/] exits 6 if the perplexity is higher
+    """
+    from convmodel_cli.cli.display import Screen
+    from convmodel_cli.cli.result_screens import show_evaluation
+    from convmodel_cli.workflows.evaluate import EvaluationRequest, evaluate_model
+
+    request = EvaluationRequest(model, data, probes)
+    show_evaluation(evaluate_model(request, settings, compute), Screen(screen))
+
+
+@app.command()
+@takes_settings
+def generate(
+    settings: GenerationSettings,
+    sampling: SamplingSettings,
+    compute: ComputeSettings,
+    screen: ScreenSettings,
+    turns: Annotated[list[str] | None, typer.Argument(help="The turns of one context, oldest first.")] = None,
+    model: Model = "./model",
+    input: Annotated[
+        str | None, typer.Option("--input", "-i", help="A file of contexts, or - for standard input.")
+    ] = None,
+) -> None:
+    """Write responses, one a line.
+
+    [bold]convmodel generate "Hello" -n 3 --seed 7[/]
+    [bold]convmodel generate "I'm Nora." "Hi Nora!" "What's my name?"[/]
+    [bold]convmodel generate -i contexts.jsonl --json[/]
+    """
+    from convmodel_cli.cli.display import Screen
+    from convmodel_cli.cli.result_screens import show_responses
+    from convmodel_cli.workflows.generate import GenerationRequest
+    from convmodel_cli.workflows.generate import generate as run_generate
+
+    request = GenerationRequest(model, tuple(turns or ()), input)
+    show_responses(run_generate(request, settings, sampling, compute), Screen(screen))
+
+
+@app.command()
+@takes_settings
+def chat(
+    settings: ChatSettings,
+    sampling: SamplingSettings,
+    compute: ComputeSettings,
+    screen: ScreenSettings,
+    model: Model = "./model",
+) -> None:
+    """Talk with a model; it keeps the conversation.
+
+    [bold]convmodel chat[/]
+    [bold]convmodel chat -m mybot --temperature 0.6[/]
+    [bold]printf 'Hi!\\\\n' | convmodel chat[/] answers line by line
+    """
+    from convmodel_cli.cli.chat_screen import chat_on_pipe, chat_on_terminal
+    from convmodel_cli.cli.display import Screen
+    from convmodel_cli.workflows.chat import open_chat
+
+    talk = chat_on_terminal if sys.stdin is not None and sys.stdin.isatty() else chat_on_pipe
+    talk(open_chat(model, settings, sampling, compute), Screen(screen))
+
+
+def _files(first: str | None, more: list[str] | None) -> tuple[str, ...]:
+    return (*([] if first is None else [first]), *(more or []))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; returns its exit code. Every error a user can cause is a sentence on stderr."""
+    try:
+        code = app(arguments, standalone_mode=False, prog_name="convmodel")
+        _flush()
+    except ConvmodelError as error:
+        return _fail(error, arguments)
+    except _TyperUsageError as error:
+        return _fail(_from_typer(error), arguments)
+    except (KeyboardInterrupt, typer.Abort):
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough. Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(StorageError(f"{error.filename or 'the output'}: {error.strerror or error}"), arguments)
+    except Exception as error:
+        return _fail_internally(error, arguments)
+    return code if isinstance(code, int) else 0
+
+
+# Every usage error of typer is of this kind, wherever the version at hand keeps it.
+_TyperUsageError: Any = typer.BadParameter.__base__
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _from_typer(error: Any) -> UsageError:
+    context = error.ctx
+    command = context.command_path if context is not None else "convmodel"
+    return UsageError(error.format_message(), f"see: {command} --help")
+
+
+def _fail(error: ConvmodelError, arguments: list[str]) -> int:
+    from convmodel_cli.cli.display import Screen
+
+    verbose = "-v" in arguments or "--verbose" in arguments
+    Screen(ScreenSettings(verbose=verbose)).error(error)
+    return error.exit_code
+
+
+def _fail_internally(error: Exception, arguments: list[str]) -> int:
+    if "--debug" in arguments:
+        traceback.print_exception(error)
+    reason = str(error).strip().split("\n")[0]
+    message = f"internal error: {type(error).__name__}: {reason}"
+    return _fail(ConvmodelError(message, "this is a bug of convmodel; --debug shows where"), arguments) or BUG_EXIT_CODE
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))

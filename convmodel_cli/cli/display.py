@@ -1,0 +1,130 @@
+"""Where output goes and how it looks: results to stdout, everything said about them to stderr.
+
+Text that is not ours (data, responses, names, messages of other libraries) passes `escaped` before it is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.text import Text
+
+from convmodel_cli.errors import ConvmodelError, DataError
+from convmodel_cli.settings import ScreenSettings
+
+_BAD_LINES_SHOWN = 20
+# Control characters but newline and tab, DEL, C1, line separators, bidirectional controls and lone surrogates.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def escaped(text: str) -> str:
+    """The text with everything that could steer a terminal written out, as in `\\x1b`."""
+    return _UNSAFE.sub(_written_out, text)
+
+
+def _written_out(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def one_line(text: str) -> str:
+    """Escaped, and newlines and tabs written out too."""
+    return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+class Screen:
+    """The two streams of one command."""
+
+    def __init__(self, settings: ScreenSettings) -> None:
+        self.settings = settings
+        on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        dumb = os.environ.get("TERM") == "dumb" or bool(os.environ.get("CI"))
+        self.animated = on_terminal and not dumb and not settings.no_progress and not settings.quiet
+        colored = settings.color == "always" or (
+            settings.color == "auto" and on_terminal and not dumb and "NO_COLOR" not in os.environ
+        )
+        self.console = Console(
+            stderr=True, force_terminal=on_terminal or colored, no_color=not colored, highlight=False, markup=False,
+            emoji=False, color_system="auto" if colored or on_terminal else None,
+        )
+
+    def result(self, text: str) -> None:
+        """A line of the result."""
+        self.write(text + "\n")
+
+    def write(self, text: str) -> None:
+        """A part of a line of the result, visible at once."""
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def result_json(self, value: dict[str, Any]) -> None:
+        """One JSON object on a line, parts that are None left out; JSON readers may be terminals too."""
+        present = {key: part for key, part in value.items() if part is not None}
+        self.result(_json_escaped(orjson.dumps(present).decode()))
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line about the result, unless the user wants quiet."""
+        if not self.settings.quiet:
+            self.console.print(Text(escaped(text), style=style), soft_wrap=True)
+
+    def show(self, renderable: Any) -> None:
+        """A table or the like, unless the user wants quiet."""
+        if not self.settings.quiet:
+            self.console.print(renderable)
+
+    def error(self, error: ConvmodelError) -> None:
+        """What went wrong and what to do; bad lines first, then their count."""
+        problems = error.problems if isinstance(error, DataError) else ()
+        shown = problems if self.settings.verbose else problems[:_BAD_LINES_SHOWN]
+        for problem in shown:
+            self._line("error: ", problem, "bold red")
+        if len(problems) > len(shown):
+            self._line("", f"... and {len(problems) - len(shown):,} more (-v lists all)", "")
+        if len(problems) != 1:
+            self._line("error: ", str(error), "bold red")
+        if error.hint:
+            self._line("hint: ", error.hint, "cyan")
+
+    def _line(self, label: str, text: str, style: str) -> None:
+        self.console.print(Text.assemble((label, style), escaped(text)), soft_wrap=True)
+
+
+def _json_escaped(text: str) -> str:
+    """JSON writes some control characters raw; as `\\u` escapes they mean the same to a reader."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
+def sparkline(values: Iterable[float]) -> str:
+    """The course of some numbers in a line of bars."""
+    bars = "▁▂▃▄▅▆▇█"
+    numbers = list(values)
+    low, high = min(numbers), max(numbers)
+    scale = (len(bars) - 1) / (high - low) if high > low else 0.0
+    return "".join(bars[round((number - low) * scale)] for number in numbers)
+
+
+def duration(seconds: float) -> str:
+    """`3:12` or `1:03:12`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def short_count(number: float) -> str:
+    """`8.2k` or `124M`."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
+
+
+def gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"

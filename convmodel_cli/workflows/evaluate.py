@@ -1,0 +1,147 @@
+"""eval: how well a model predicts conversations, and whether it remembers what was said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from convmodel_cli.data.conversations import read_conversations, shown_name
+from convmodel_cli.data.formats import Conversation
+from convmodel_cli.data.probes import Probe, read_probes
+from convmodel_cli.errors import DataError, GateMissed, UsageError
+from convmodel_cli.events import EvaluationStepped, Measured, Note
+from convmodel_cli.settings import ComputeSettings, EvaluationSettings, SamplingSettings
+from convmodel_cli.workflows.answer import Limits, answer_all, make_context
+from convmodel_cli.workflows.data import sample_file
+from convmodel_cli.workflows.run_folder import RunRecord, check_model, read_record
+
+if TYPE_CHECKING:
+    from convmodel_cli.data.batching import MicroBatch
+    from convmodel_cli.data.encoding import Sequences
+    from convmodel_cli.model.compute import Compute
+    from convmodel_cli.model.language_model import LanguageModel
+
+_PROBES_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRequest:
+    """The nouns of an evaluation; without data and probes, the packaged sample's for a model trained on it."""
+
+    model: str
+    data: str | None = None
+    probes: str | None = None
+
+
+def evaluate_model(
+    request: EvaluationRequest, settings: EvaluationSettings, machine: ComputeSettings
+) -> Iterator[Note | EvaluationStepped | Measured]:
+    """Measure a model; raises GateMissed at the end if a figure misses its gate."""
+    check_model(request.model)
+    record = read_record(request.model)
+    if request.data is None and request.probes is None:
+        request = _on_the_sample(request, record)
+        yield Note("no DATA given: measuring on the packaged sample's test conversations and probes")
+    _check_gates(request, settings)
+    conversations = [] if request.data is None else read_conversations(request.data)
+    probes = [] if request.probes is None else read_probes(request.probes)
+
+    from convmodel_cli.model.checkpoint import load_model
+    from convmodel_cli.model.compute import set_up
+    from convmodel_cli.model.evaluation import evaluate
+
+    started = time.perf_counter()
+    compute = set_up(machine, for_training=False)
+    model = load_model(request.model)
+    model.network.to(compute.device)
+    with_types = (settings.speaker_ids or record.speaker_ids) != "off" and model.takes_types
+    score, num_sequences = None, 0
+    if conversations:
+        sequences = _encode(model, conversations, settings, record)
+        num_sequences = len(sequences)
+        for score in evaluate(model, _batches(model, sequences, settings, with_types, compute), compute):
+            yield EvaluationStepped(score.targets / sequences.num_targets)
+    answered = {"answered": _count(model, probes, record, with_types, compute), "total": len(probes)}
+    measured = Measured(
+        model=request.model,
+        data=None if request.data is None else shown_name(request.data),
+        loss=None if score is None else score.loss,
+        ppl=None if score is None else score.ppl,
+        bits_per_byte=None if score is None else score.bits_per_byte,
+        targets=0 if score is None else score.targets,
+        conversations=len(conversations),
+        sequences=num_sequences,
+        speaker_ids="on" if with_types else "off",
+        precision=compute.precision,
+        seconds=time.perf_counter() - started,
+        probes=answered if probes else None,
+    )
+    yield measured
+    _hold_gates(measured, settings)
+
+
+def _on_the_sample(request: EvaluationRequest, record: RunRecord) -> EvaluationRequest:
+    if not record.sample:
+        raise UsageError(
+            f"no DATA given, and {request.model} was not trained on the packaged sample",
+            f"name a file of conversations: convmodel eval test.jsonl -m {request.model}",
+        )
+    return EvaluationRequest(request.model, str(sample_file("test.jsonl")), str(sample_file("probes.jsonl")))
+
+
+def _encode(
+    model: LanguageModel, conversations: list[Conversation], settings: EvaluationSettings, record: RunRecord
+) -> Sequences:
+    """The conversations as the run would have seen them, unless the settings say otherwise."""
+    from convmodel_cli.data.encoding import encode_conversations
+
+    max_length = min(settings.max_length or record.max_length or model.max_positions, model.max_positions)
+    sequences = encode_conversations(conversations, model.vocabulary, max_length, settings.learn or record.learn)
+    if len(sequences) == 0:
+        raise DataError(f"{conversations[0].file}: expected turns that count, got none", "check --learn and the flags")
+    return sequences
+
+
+def _batches(
+    model: LanguageModel, sequences: Sequences, settings: EvaluationSettings, with_types: bool, compute: Compute
+) -> Iterator[MicroBatch]:
+    """Micro-batches of `--batch-size` rows, or of as many as suit the machine."""
+    from convmodel_cli.model.compute import default_micro_batch_tokens
+    from convmodel_cli.model.evaluation import evaluation_batches
+
+    budget = default_micro_batch_tokens(compute.device, model.vocab_size)
+    if settings.batch_size is not None:
+        budget = int(sequences.lengths.max()) * settings.batch_size
+    return evaluation_batches(sequences, with_types, budget, max_rows=settings.batch_size)
+
+
+def _count(
+    model: LanguageModel, probes: list[Probe], record: RunRecord, with_types: bool, compute: Compute
+) -> int:
+    """How many probes the greedy response answers."""
+    sampling = SamplingSettings(greedy=True)
+    limits = Limits(sampling.max_new_tokens, record.max_context or model.max_positions)
+    contexts = [make_context(model, probe.context, "", limits) for probe in probes]
+    responses = answer_all(model, contexts, sampling, compute, with_types, _PROBES_AT_ONCE)
+    return sum(probes[index].is_answered_by(response.text) for index, response in responses)
+
+
+def _check_gates(request: EvaluationRequest, settings: EvaluationSettings) -> None:
+    if request.data is None and (settings.max_ppl is not None or settings.max_loss is not None):
+        raise UsageError("--max-ppl and --max-loss need DATA", "name a file of conversations")
+    if request.probes is None and settings.min_probes is not None:
+        raise UsageError("--min-probes needs --probes", "name a file of probes with --probes")
+
+
+def _hold_gates(measured: Measured, settings: EvaluationSettings) -> None:
+    missed = []
+    for name, figure, limit in (("ppl", measured.ppl, settings.max_ppl), ("loss", measured.loss, settings.max_loss)):
+        # Written so that a figure that is not a number misses its gate.
+        if limit is not None and figure is not None and not figure <= limit:
+            missed.append(f"{name} {figure:.4f}, allowed at most {limit:g}")
+    if settings.min_probes is not None and measured.probes and measured.probes["answered"] < settings.min_probes:
+        missed.append(f"{measured.probes['answered']} probes answered, wanted at least {settings.min_probes}")
+    if missed:
+        raise GateMissed(f"{measured.model}: gate missed: {'; '.join(missed)}")

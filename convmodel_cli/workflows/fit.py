@@ -1,0 +1,190 @@
+"""fit: files in, a model folder out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convmodel_cli.data.conversations import digest
+from convmodel_cli.errors import ConvmodelError, Stopped
+from convmodel_cli.events import Evaluated, Finished, Note, Saved, Started
+from convmodel_cli.settings import NEW_BASES, ComputeSettings, RunSettings, TrainingSettings
+from convmodel_cli.workflows.data import SAMPLE_SHOWN, FitData, read_fit_data
+from convmodel_cli.workflows.improve import RunEvent, RunState, conclude, improve
+from convmodel_cli.workflows.journal import journal
+from convmodel_cli.workflows.plan import RunPlan, make_plan, resolved_settings
+from convmodel_cli.workflows.run_folder import (
+    EVENTS,
+    check_output,
+    prepare_output,
+    storing,
+    write_model_card,
+    write_model_files,
+    write_record,
+    write_test_file,
+)
+
+if TYPE_CHECKING:
+    from convmodel_cli.model.compute import Compute
+    from convmodel_cli.model.language_model import LanguageModel
+
+FitEvent = Note | Started | RunEvent | Saved | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class FitRequest:
+    """The nouns of a run: files, base and output."""
+
+    train: tuple[str, ...] = ()
+    valid: tuple[str, ...] = ()
+    base: str = "new-tiny"
+    output: str = "model"
+
+
+def fit(
+    request: FitRequest, run: RunSettings, training: TrainingSettings, machine: ComputeSettings
+) -> Iterator[FitEvent]:
+    """Train a model on files of conversations and leave it in the output folder."""
+    started = time.perf_counter()
+    check_output(request.output, run.overwrite)
+    data = read_fit_data(request.train, request.valid, run.split)
+    yield from data.notes
+
+    from convmodel_cli.model.compute import set_up
+
+    compute = set_up(machine, for_training=True)
+    model = load_base(request.base, data, training, compute.seed)
+    plan = make_plan(model, request.base, data.train, data.valid, training, compute)
+    if not model.takes_types and training.speaker_ids != "off":
+        yield Note("this kind of model takes no token types: speaker ids are off")
+    folder = prepare_output(request.output)
+    record = run_record(request.base, data, plan, training, compute, model)
+    write_model_files(model, folder)
+    write_record(folder, record)
+    if data.test:
+        write_test_file(folder, data.test)
+    events = run_in_folder(model, plan, compute, record, folder, started, len(data.train), len(data.valid))
+    yield from journal(events, folder / EVENTS)
+
+
+def load_base(base: str, data: FitData, training: TrainingSettings, seed: int) -> LanguageModel:
+    """A new model with a vocabulary from the training conversations, or a pretrained one."""
+    if base not in NEW_BASES:
+        from convmodel_cli.model.checkpoint import load_model
+
+        return load_model(base)
+    from convmodel_cli.model.new import SIZES, new_model
+
+    texts = (turn for conversation in data.train for turn in conversation.turns)
+    return new_model(SIZES[base], texts, training.vocab_size, seed)
+
+
+def run_in_folder(
+    model: LanguageModel,
+    plan: RunPlan,
+    compute: Compute,
+    record: dict[str, Any],
+    folder: Path,
+    started: float,
+    train_conversations: int,
+    valid_conversations: int,
+) -> Iterator[FitEvent]:
+    """Train; whenever an evaluation is the best so far, its weights become the folder's."""
+    from convmodel_cli.model.checkpoint import load_weights
+
+    yield describe_run(model, plan, compute, str(folder), train_conversations, valid_conversations)
+    state = RunState()
+    try:
+        for event in improve(model, plan, compute, state):
+            if isinstance(event, Evaluated) and event.best:
+                _save_best(model, folder, record, state)
+                yield event
+                yield Saved(event.step, str(folder))
+            else:
+                yield event
+    except KeyboardInterrupt:
+        raise Stopped(
+            f"stopped at step {state.step}; {folder} holds the best model so far, of step {state.best_step}", 130
+        ) from None
+    load_weights(model, folder)
+    finished = conclude(model, plan, compute, state, str(folder), time.perf_counter() - started)
+    record["best"] = _best(state)
+    record["finished"] = {"steps": finished.steps, "seconds": finished.seconds, "stopped": finished.stopped}
+    write_record(folder, record)
+    write_model_card(folder, record)
+    yield finished
+
+
+def describe_run(
+    model: LanguageModel, plan: RunPlan, compute: Compute, output: str | None, train: int, valid: int
+) -> Started:
+    return Started(
+        base=plan.base,
+        output=output,
+        parameters=model.num_parameters,
+        device=compute.device.type,
+        precision=compute.precision,
+        threads=compute.threads,
+        train_conversations=train,
+        train_sequences=len(plan.train),
+        train_targets=plan.train.num_targets,
+        valid_conversations=valid,
+        epochs=plan.epochs,
+        steps=plan.steps,
+        eval_every=plan.eval_every,
+        batch_size=plan.batch_size,
+        micro_batch_tokens=plan.optimization.micro_batch_tokens,
+        learning_rate=plan.optimization.learning_rate,
+    )
+
+
+def _save_best(model: LanguageModel, folder: Path, record: dict[str, Any], state: RunState) -> None:
+    from convmodel_cli.model.checkpoint import save_weights
+
+    with storing(folder):
+        save_weights(model, folder, {"step": str(state.best_step), "loss": repr(state.best_loss)})
+    record["best"] = _best(state)
+    write_record(folder, record)
+
+
+def _best(state: RunState) -> dict[str, Any]:
+    best = state.best_valid
+    figures = None if best is None else {"loss": best.loss, "ppl": best.ppl, "bits_per_byte": best.bits_per_byte}
+    return {"step": state.best_step, "loss": state.best_loss, "valid": figures}
+
+
+def run_record(
+    base: str, data: FitData, plan: RunPlan, training: TrainingSettings, compute: Compute, model: LanguageModel
+) -> dict[str, Any]:
+    """What convmodel.json says of this run."""
+    return {
+        "base": base,
+        "settings": resolved_settings(plan, training),
+        "data": {
+            "train": list(data.sources),
+            "sample": data.sources == (SAMPLE_SHOWN,),
+            "train_conversations": len(data.train),
+            "valid_conversations": len(data.valid),
+            "train_sha256": digest(data.train),
+            "valid_sha256": digest(data.valid),
+            "train_sequences": len(plan.train),
+            "train_targets": plan.train.num_targets,
+        },
+        "device": compute.device.type,
+        "precision": compute.precision,
+        "threads": compute.threads,
+        "parameters": model.num_parameters,
+        "max_context": plan.max_context,
+        "best": {"step": None, "loss": None, "valid": None},
+    }
+
+
+def last_event(events: Iterator[FitEvent]) -> Finished:
+    """Run to the end, silently."""
+    for event in events:
+        if isinstance(event, Finished):
+            return event
+    raise ConvmodelError("the run ended without a result")

@@ -1,0 +1,170 @@
+"""What a run will do once the base, the data and the machine have decided what the user left open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from convmodel_cli.data.formats import Conversation
+from convmodel_cli.errors import DataError
+from convmodel_cli.settings import NEW_BASES, TrainingSettings, parse_duration, recipe_for
+
+if TYPE_CHECKING:
+    from convmodel_cli.data.encoding import Sequences
+    from convmodel_cli.model.compute import Compute
+    from convmodel_cli.model.language_model import LanguageModel
+    from convmodel_cli.model.training import Optimization
+
+_FEWEST_STEPS_PER_EPOCH = 20
+_LARGEST_DERIVED_BATCH = 128
+_EVALUATIONS_PER_EPOCH = 4
+_SAMPLE_TURNS = 3
+_EVALUATION_BUDGET_FACTOR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """Everything decided. `max_seconds` is None without a limit; `sample` is the context answered on the way."""
+
+    base: str
+    train: Sequences
+    valid: Sequences | None
+    epochs: int
+    batch_size: int
+    steps: int
+    eval_every: int
+    eval_batches: int | None
+    patience: int
+    max_seconds: float | None
+    max_length: int
+    max_context: int
+    learn: str
+    speaker_ids: str
+    dropout: float
+    seed: int
+    sample: tuple[str, ...]
+    sample_persona: str
+    optimization: Optimization
+
+    @property
+    def evaluation_budget(self) -> int:
+        """Tokens of a forward pass without gradients, which has memory to spare."""
+        return self.optimization.micro_batch_tokens * _EVALUATION_BUDGET_FACTOR
+
+
+def make_plan(
+    model: LanguageModel,
+    base: str,
+    train: Sequence[Conversation],
+    valid: Sequence[Conversation],
+    settings: TrainingSettings,
+    compute: Compute,
+) -> RunPlan:
+    """Encode the data and decide what is open; raises DataError if nothing is left to learn."""
+    from convmodel_cli.data.encoding import encode_conversations
+
+    max_length = min(settings.max_length or model.max_positions, model.max_positions)
+    encoded = [
+        encode_conversations(part, model.vocabulary, max_length, settings.learn) if part else None
+        for part in (train, valid)
+    ]
+    sequences, valid_sequences = encoded
+    if sequences is None or len(sequences) == 0:
+        raise DataError("the training data: expected turns to learn, got none", "check --learn and the learn flags")
+    if valid_sequences is not None and len(valid_sequences) == 0:
+        raise DataError("the validation data: expected turns to learn, got none", "check --learn and the learn flags")
+    context_source = (list(valid) or list(train))[0]
+    batch_size, epochs, steps = _rhythm(base, sequences, settings)
+    return RunPlan(
+        base=base,
+        train=sequences,
+        valid=valid_sequences,
+        epochs=epochs,
+        batch_size=batch_size,
+        steps=steps,
+        eval_every=settings.eval_every or _default_eval_every(len(sequences), batch_size),
+        eval_batches=settings.eval_batches,
+        patience=settings.patience,
+        max_seconds=parse_duration(settings.max_time) if settings.max_time else None,
+        max_length=max_length,
+        max_context=_max_context(base, sequences, model),
+        learn=settings.learn,
+        speaker_ids=settings.speaker_ids if model.takes_types else "off",
+        dropout=settings.dropout if settings.dropout is not None else recipe_for(base).dropout,
+        seed=compute.seed,
+        sample=(settings.sample,) if settings.sample else _first_context(context_source),
+        sample_persona="" if settings.sample else context_source.persona,
+        optimization=_optimization(base, model, settings, steps, compute),
+    )
+
+
+def _rhythm(base: str, sequences: Sequences, settings: TrainingSettings) -> tuple[int, int, int]:
+    """(batch size, epochs, steps)"""
+    from convmodel_cli.data.batching import steps_per_epoch
+
+    recipe = recipe_for(base)
+    batch_size = settings.batch_size or recipe.batch_size
+    if batch_size is None:
+        wanted = round((recipe.step_tokens or 0) / float(sequences.lengths.mean()))
+        most = min(_LARGEST_DERIVED_BATCH, len(sequences) // _FEWEST_STEPS_PER_EPOCH)
+        batch_size = max(1, min(wanted, most))
+    epochs = settings.epochs or recipe.epochs
+    steps = steps_per_epoch(len(sequences), batch_size) * epochs
+    return batch_size, epochs, min(steps, settings.max_steps or steps)
+
+
+def _default_eval_every(num_sequences: int, batch_size: int) -> int:
+    from convmodel_cli.data.batching import steps_per_epoch
+
+    return max(1, -(-steps_per_epoch(num_sequences, batch_size) // _EVALUATIONS_PER_EPOCH))
+
+
+def _max_context(base: str, sequences: Sequences, model: LanguageModel) -> int:
+    """Tokens a chat may use: a new model has learned only the positions that its training data reached."""
+    return int(sequences.lengths.max()) if base in NEW_BASES else model.max_positions
+
+
+def _first_context(conversation: Conversation) -> tuple[str, ...]:
+    """An odd number of turns from the start, so that the second speaker answers."""
+    shown = min(_SAMPLE_TURNS, len(conversation.turns) - 1)
+    return conversation.turns[: max(1, shown - (shown + 1) % 2)]
+
+
+def _optimization(
+    base: str, model: LanguageModel, settings: TrainingSettings, steps: int, compute: Compute
+) -> Optimization:
+    from convmodel_cli.model.compute import default_micro_batch_tokens
+    from convmodel_cli.model.training import Optimization
+
+    recipe = recipe_for(base)
+    return Optimization(
+        optimizer=recipe.optimizer if settings.optimizer == "auto" else settings.optimizer,
+        learning_rate=settings.learning_rate or recipe.learning_rate,
+        schedule=settings.schedule,
+        warmup=settings.warmup,
+        weight_decay=settings.weight_decay,
+        clip=settings.clip,
+        steps=steps,
+        micro_batch_tokens=settings.micro_batch_tokens
+        or default_micro_batch_tokens(compute.device, model.vocab_size),
+    )
+
+
+def resolved_settings(plan: RunPlan, settings: TrainingSettings) -> dict[str, Any]:
+    """The settings of the run as they were applied, under the names of the options."""
+    from dataclasses import asdict
+
+    optimization = asdict(plan.optimization)
+    optimization.pop("steps")
+    return {
+        **asdict(settings),
+        **optimization,
+        "epochs": plan.epochs,
+        "batch_size": plan.batch_size,
+        "eval_every": plan.eval_every,
+        "max_length": plan.max_length,
+        "speaker_ids": plan.speaker_ids,
+        "dropout": plan.dropout,
+        "seed": plan.seed,
+    }
