@@ -91,7 +91,8 @@ def parse_split(text: str) -> tuple[float, float, float]:
 class ScreenSettings:
     """Output"""
 
-    __post_init__ = check_limits
+    def __post_init__(self) -> None:
+        check_limits(self)
 
     json: bool = knob(False, "Print one JSON object on stdout instead of text.", flags=("--json",))
     quiet: bool = knob(False, "Say nothing but the result and errors.", flags=("--quiet", "-q"))
@@ -105,7 +106,8 @@ class ScreenSettings:
 class ComputeSettings:
     """Machine"""
 
-    __post_init__ = check_limits
+    def __post_init__(self) -> None:
+        check_limits(self)
 
     device: Literal["auto", "cpu", "cuda", "mps"] = knob("auto", "Where to compute.")
     precision: Literal["auto", "bf16", "fp32"] = knob(
@@ -119,9 +121,7 @@ class ComputeSettings:
 class RunSettings:
     """Run"""
 
-    split: str | None = knob(
-        None, "Split TRAIN by content into train, valid and test.", metavar="80/10/10"
-    )
+    split: str | None = knob(None, "Split TRAIN by content into train, valid and test.", metavar="80/10/10")
     overwrite: bool = knob(False, "Replace the run in OUTPUT.", flags=("--overwrite",))
 
     def __post_init__(self) -> None:
@@ -174,9 +174,7 @@ class TrainingSettings:
     eval_every: int | None = knob(
         None, "Steps between evaluations, besides the first and the last.", at_least=1, shown_default="4 per epoch"
     )
-    eval_batches: int | None = knob(
-        None, "Evaluate on this many micro-batches only.", at_least=1, shown_default="all"
-    )
+    eval_batches: int | None = knob(None, "Evaluate on this many micro-batches only.", at_least=1, shown_default="all")
     patience: int = knob(8, "Stop after this many evaluations without a better one; 0 never stops.", at_least=0)
     sample: str | None = knob(
         None, "A context to answer at each evaluation.", shown_default="first valid conversation", metavar="TEXT"
@@ -193,7 +191,8 @@ class TrainingSettings:
 class EvaluationSettings:
     """Evaluation"""
 
-    __post_init__ = check_limits
+    def __post_init__(self) -> None:
+        check_limits(self)
 
     batch_size: int | None = knob(
         None, "Conversations per forward pass; never changes a figure in fp32.", at_least=1, shown_default="by length"
@@ -212,14 +211,17 @@ class EvaluationSettings:
 class SamplingSettings:
     """Sampling"""
 
-    __post_init__ = check_limits
+    def __post_init__(self) -> None:
+        check_limits(self)
 
     temperature: float = knob(0.8, "Below 1 is safer, above 1 is wilder.", above=0)
     top_p: float = knob(0.95, "Keep the likeliest tokens that make up this share.", above=0, at_most=1)
     top_k: int = knob(50, "Keep this many of the likeliest tokens; 0 keeps all.", at_least=0)
     min_p: float = knob(0.0, "Drop tokens less likely than this share of the likeliest.", at_least=0, at_most=1)
     repetition_penalty: float | None = knob(
-        None, "Above 1 makes repeating the response's own tokens less likely.", above=0,
+        None,
+        "Above 1 makes repeating the response's own tokens less likely.",
+        above=0,
         shown_default="1.1, with --greedy 1",
     )
     no_repeat_ngram: int = knob(0, "Never repeat a run of this many tokens in a response; 0 allows it.", at_least=0)
@@ -247,7 +249,8 @@ class GenerationSettings:
     )
     persona: str = knob("", "Who the model is to be, in front of every context.", metavar="TEXT")
 
-    __post_init__ = check_limits
+    def __post_init__(self) -> None:
+        check_limits(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +259,8 @@ class ChatSettings:
 
     persona: str = knob("", "Who the model is to be.", metavar="TEXT")
 
-    __post_init__ = check_limits
+    def __post_init__(self) -> None:
+        check_limits(self)
 
 
 def is_folder_name(name: str) -> bool:

@@ -79,8 +79,8 @@ def fit(
         str | None, typer.Argument(help="Conversations to train on, JSON Lines; - is standard input.")
     ] = None,
     valid: Annotated[str | None, typer.Argument(help="Conversations to validate on.")] = None,
-    more_train: Annotated[list[str] | None, typer.Option("--train", help="More files to train on.", show_envvar=False)] = None,
-    more_valid: Annotated[list[str] | None, typer.Option("--valid", help="More files to validate on.", show_envvar=False)] = None,
+    more_train: Annotated[list[str] | None, typer.Option("--train", help="More files to train on.")] = None,
+    more_valid: Annotated[list[str] | None, typer.Option("--valid", help="More files to validate on.")] = None,
     base: Annotated[
         str, typer.Option("--base", help="new-tiny, new-small, new-medium; a folder; or a name on the hub like gpt2.")
     ] = "new-tiny",

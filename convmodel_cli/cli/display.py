@@ -20,9 +20,7 @@ from convmodel_cli.settings import ScreenSettings
 
 _BAD_LINES_SHOWN = 20
 # Control characters but newline and tab, DEL, C1, line separators, bidirectional controls and lone surrogates.
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def escaped(text: str) -> str:
@@ -52,8 +50,13 @@ class Screen:
             settings.color == "auto" and on_terminal and not dumb and "NO_COLOR" not in os.environ
         )
         self.console = Console(
-            stderr=True, force_terminal=on_terminal or colored, no_color=not colored, highlight=False, markup=False,
-            emoji=False, color_system="auto" if colored or on_terminal else None,
+            stderr=True,
+            force_terminal=on_terminal or colored,
+            no_color=not colored,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            color_system="auto" if colored or on_terminal else None,
         )
 
     def result(self, text: str) -> None:

@@ -26,7 +26,7 @@ from convmodel_cli.settings import option_name
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Replace each parameter that is a group of settings by one option for each of its fields."""
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
     nouns = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
         for name, parameter in inspect.signature(command).parameters.items()
@@ -40,9 +40,10 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
             given[name] = _make(group, {setting.name: given.pop(setting.name) for setting in fields(group)})
         command(**given)
 
-    with_options.__signature__ = inspect.Signature(nouns + options)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in nouns + options}
-    del with_options.__wrapped__  # type: ignore[attr-defined]  # typer would look at the command's own annotations
+    shown: Any = with_options
+    shown.__signature__ = inspect.Signature(nouns + options)
+    shown.__annotations__ = {parameter.name: parameter.annotation for parameter in nouns + options}
+    del shown.__wrapped__  # typer would look at the command's own annotations
     return with_options
 
 

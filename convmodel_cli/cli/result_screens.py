@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-
 from convmodel_cli.cli.display import Screen, one_line
 from convmodel_cli.events import Answered, Measured, Note
 

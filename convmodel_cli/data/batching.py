@@ -70,9 +70,7 @@ def steps_per_epoch(num_sequences: int, batch_size: int) -> int:
     return -(-num_sequences // batch_size)
 
 
-def plan_steps(
-    num_sequences: int, batch_size: int, epochs: int, seed: int, speaker_ids: str
-) -> Iterator[StepPlan]:
+def plan_steps(num_sequences: int, batch_size: int, epochs: int, seed: int, speaker_ids: str) -> Iterator[StepPlan]:
     """The steps of a run: each epoch a new permutation; the last step of an epoch may be smaller.
 
     Order and token types depend on seed, epoch and the sequence alone, so a run can be taken up at any step.

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -104,7 +105,7 @@ def iter_records(path: str, parse: Callable[[bytes], Record]) -> Iterator[tuple[
 
 
 def _numbered_lines(path: str) -> Iterator[tuple[int, bytes | str]]:
-    """(number from 1, line without its end) for each line that is not blank; a text in place of a line says its fault."""
+    """(number from 1, line without its end) for each line that is not blank; a text in its place says its fault."""
     number = 0
     with open_bytes(path) as stream:
         try:
@@ -137,7 +138,7 @@ def open_bytes(path: str) -> Iterator[IO[bytes]]:
     if Path(path).is_dir():
         raise UsageError(f"{path}: expected a file of conversations, got a folder")
     try:
-        stream = Path(path).open("rb")
+        stream = Path(path).open("rb")  # noqa: SIM115  closed below; only opening it may fail here
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", _near_files(path)) from None
     except (OSError, ValueError) as error:
@@ -188,9 +189,7 @@ def content_key(conversation: Conversation) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
 
 
-def hold_out(
-    conversations: list[Conversation], shares: tuple[float, ...]
-) -> tuple[list[Conversation], ...]:
+def hold_out(conversations: list[Conversation], shares: tuple[float, ...]) -> tuple[list[Conversation], ...]:
     """Split by content into parts of these shares: the same conversation always falls into the same part.
 
     Conversations are ranked by the digest of their content, so that the shares are exact to one conversation and
@@ -199,9 +198,7 @@ def hold_out(
     keys = [content_key(conversation) for conversation in conversations]
     ranked = sorted(set(keys))
     bounds = _bounds(len(ranked), shares)
-    part_of = {
-        key: part for part, (start, end) in enumerate(bounds) for key in ranked[start:end]
-    }
+    part_of = {key: part for part, (start, end) in enumerate(bounds) for key in ranked[start:end]}
     parts: tuple[list[Conversation], ...] = tuple([] for _ in shares)
     for key, conversation in zip(keys, conversations, strict=True):
         parts[part_of[key]].append(conversation)
@@ -214,7 +211,7 @@ def _bounds(count: int, shares: tuple[float, ...]) -> list[tuple[int, int]]:
     starts = [0, count - sum(sizes)]
     for size in sizes:
         starts.append(starts[-1] + size)
-    return list(zip(starts[:-1], starts[1:], strict=True))
+    return list(pairwise(starts))
 
 
 def digest(conversations: Iterable[Conversation]) -> str:

@@ -71,7 +71,7 @@ def parse_record(record: Any, min_turns: int) -> Conversation:
     for key, parse in _SHAPES.items():
         if key in record:
             return parse(record, min_turns)
-    raise BadRecord(f'expected a list of turns or an object with {_known_keys()}, got {describe(record)}')
+    raise BadRecord(f"expected a list of turns or an object with {_known_keys()}, got {describe(record)}")
 
 
 def _known_keys() -> str:

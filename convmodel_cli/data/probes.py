@@ -1,6 +1,6 @@
 """Probes: contexts whose answer is known, to see whether a model remembers what was said.
 
-    {"context": ["I'm Nora.", "Hello!", "What's my name?"], "answer": ["Nora"], "distractors": ["Oscar", "Lena"]}
+{"context": ["I'm Nora.", "Hello!", "What's my name?"], "answer": ["Nora"], "distractors": ["Oscar", "Lena"]}
 """
 
 from __future__ import annotations

@@ -11,13 +11,12 @@ from typing import Any
 
 import huggingface_hub
 import torch
-import transformers
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from convmodel_cli.errors import ModelError
-from convmodel_cli.model.language_model import LanguageModel, restore_weights, use_fused_activations
+from convmodel_cli.model.language_model import LanguageModel, prepare_network, restore_weights
 from convmodel_cli.settings import is_folder_name
 
 WEIGHTS = "model.safetensors"
@@ -57,23 +56,39 @@ def load_model(name: str) -> LanguageModel:
 
     Raises ModelError that names what is missing and what to do.
     """
-    _be_quiet()
-    if _means_folder(name):
-        location = str(Path(name).expanduser())
-        _check_folder(Path(location))
-        return _load(location, name, local_files_only=True)
-    return _load(name, name, local_files_only=not _hub_answers(name))
+    location, options = _locate(name, needs_weights=True)
+    tokenizer = _try_to_load(name, options, lambda: AutoTokenizer.from_pretrained(location, **options))
+    network = _try_to_load(name, options, lambda: _load_network(name, location, options))
+    sep_id = choose_sep(tokenizer)
+    if len(tokenizer) > network.get_input_embeddings().weight.shape[0]:
+        network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    prepare_network(network)
+    return LanguageModel(network, tokenizer, sep_id)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer alone; raises ModelError."""
+    location, options = _locate(name, needs_weights=False)
+    tokenizer: PreTrainedTokenizerBase = _try_to_load(
+        name, options, lambda: AutoTokenizer.from_pretrained(location, **options)
+    )
+    return tokenizer
 
 
 def _means_folder(name: str) -> bool:
     return Path(name).is_dir() or is_folder_name(name)
 
 
-def _be_quiet() -> None:
-    """Keep the libraries' own bars and log lines off the screen."""
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    huggingface_hub.utils.disable_progress_bars()
+def _locate(name: str, needs_weights: bool) -> tuple[str, dict[str, Any]]:
+    """(where to load from, options of every loading call)"""
+    if not _means_folder(name):
+        return name, {"local_files_only": not _hub_answers(name), "trust_remote_code": False}
+    location = Path(name).expanduser()
+    if needs_weights:
+        _check_folder(location)
+    elif not location.is_dir():
+        raise ModelError(f"{name}: expected a folder with a tokenizer, got nothing there")
+    return str(location), {"local_files_only": True, "trust_remote_code": False}
 
 
 def _check_folder(folder: Path) -> None:
@@ -118,22 +133,25 @@ def _hub_answers(name: str) -> bool:
     return True
 
 
-def _load(location: str, name: str, local_files_only: bool) -> LanguageModel:
-    options: dict[str, Any] = {"local_files_only": local_files_only, "trust_remote_code": False}
+def _try_to_load(name: str, options: dict[str, Any], load: Callable[[], Any]) -> Any:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location, **options)
-        network, report = AutoModelForCausalLM.from_pretrained(
-            location, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
-        )
+        return load()
+    except ModelError:
+        raise
     except Exception as error:  # the libraries raise nearly every kind for a broken or missing file
-        raise _loading_failed(name, local_files_only, error) from error
+        raise _loading_failed(name, options["local_files_only"], error) from error
+
+
+def _load_network(name: str, location: str, options: dict[str, Any]) -> Any:
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        location, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
+    )
+    network, report = loaded
     missing = sorted(report["missing_keys"]) + [str(key[0]) for key in report["mismatched_keys"]]
     if missing:
         listed = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise ModelError(f"{name}: expected all weights of the model, got none for {listed}", "the file is incomplete")
-    use_fused_activations(network)
-    network.eval()
-    return _with_sep(network, tokenizer)
+    return network
 
 
 def _loading_failed(name: str, local_files_only: bool, error: Exception) -> ModelError:
@@ -148,8 +166,8 @@ def _loading_failed(name: str, local_files_only: bool, error: Exception) -> Mode
     )
 
 
-def _with_sep(network: Any, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
-    """Choose the sep token: the tokenizer's own, else its eos token; only one with neither gets a new token.
+def choose_sep(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id of the sep token: the tokenizer's own, else its eos token; only one with neither gets a new token.
 
     Setting another string as sep on a tokenizer that does not know it falls on the unknown id, and changes after
     save and reload; a choice that is derived from what the tokenizer already has cannot.
@@ -158,14 +176,11 @@ def _with_sep(network: Any, tokenizer: PreTrainedTokenizerBase) -> LanguageModel
     if sep is None:
         tokenizer.add_special_tokens({"sep_token": _NEW_SEP})
         sep = tokenizer.sep_token_id
-    if len(tokenizer) > network.get_input_embeddings().weight.shape[0]:
-        network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    return LanguageModel(network, tokenizer, int(sep))
+    return int(sep)
 
 
 def save_everything_but_weights(model: LanguageModel, folder: Path, generation_defaults: Mapping[str, Any]) -> None:
     """Write config, tokenizer with our chat template, and generation defaults that other tools understand."""
-    _be_quiet()
     _prepare_tokenizer(model)
     model.tokenizer.save_pretrained(folder)
     model.network.config.architectures = [type(model.network).__name__]
@@ -195,9 +210,7 @@ def save_weights(model: LanguageModel, folder: Path, metadata: Mapping[str, str]
     """Replace the folder's weights at once: a reader sees the old file or the new one, never a part."""
     tied = model.network.all_tied_weights_keys
     tensors = {
-        name: tensor.detach().contiguous()
-        for name, tensor in model.network.state_dict().items()
-        if name not in tied
+        name: tensor.detach().contiguous() for name, tensor in model.network.state_dict().items() if name not in tied
     }
     replace_file(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt", **metadata}))
 

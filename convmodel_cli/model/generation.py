@@ -183,13 +183,16 @@ class _Decoder:
     def _forward(self, ids: Tensor, types: Tensor, positions: Tensor) -> Tensor:
         device = self._compute.device
         model = self._model
-        inputs: dict[str, Any] = {"input_ids": ids.to(device)}
-        if model.takes_types and self._with_types:
-            inputs["token_type_ids"] = types.to(device)
+        inputs: dict[str, Any] = {}
         if not bool(self._mask.all()):
             inputs["attention_mask"] = self._mask.to(device)
             inputs["position_ids"] = positions.to(device)
         with evaluating(model.network), self._compute.forward():
+            if model.takes_types:
+                shown = types.to(device) if self._with_types else None
+                inputs["inputs_embeds"] = model.embed(ids.to(device), shown)
+            else:
+                inputs["input_ids"] = ids.to(device)
             output: Any = model.network(**inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
         logits: Tensor = output.logits[:, -1].float().clone()
         return logits

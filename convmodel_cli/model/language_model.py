@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from convmodel_cli.data.batching import MicroBatch
 from convmodel_cli.data.encoding import Vocabulary
+from convmodel_cli.model.attention import use_fast_attention
 
 # These add the embedding of the token type to that of the token, and nothing but a linear head follows the last layer.
 _ADDS_TYPE_EMBEDDINGS = frozenset({"gpt2", "gpt_neo", "gptj", "codegen"})
@@ -38,23 +40,31 @@ class LanguageModel:
         return int(getattr(self.network.config, "max_position_embeddings", None) or 1024)
 
     @property
+    def embedding(self) -> nn.Embedding:
+        """The table of token embeddings, which also embeds the token types."""
+        return cast(nn.Embedding, self.network.get_input_embeddings())
+
+    @property
     def vocab_size(self) -> int:
-        return int(self.network.get_input_embeddings().weight.shape[0])
+        return len(self.embedding.weight)
 
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def move_to(self, device: torch.device) -> None:
+        """Move the weights, in place."""
+        nn.Module.to(self.network, device)
 
     def embed(self, ids: Tensor, types: Tensor | None, with_types: Tensor | None = None) -> Tensor:
         """Input embeddings (rows, tokens, width): of the tokens, plus those of the types in the rows that show them.
 
         Equals what GPT-2 adds itself for `token_type_ids`, but can differ from row to row.
         """
-        embedding = self.network.get_input_embeddings()
-        embedded: Tensor = embedding(ids)
+        embedded: Tensor = self.embedding(ids)
         if types is None or not self.takes_types:
             return embedded
-        of_types: Tensor = embedding(types)
+        of_types: Tensor = self.embedding(types)
         if with_types is not None:
             of_types = of_types * with_types[:, None, None]
         return embedded + of_types
@@ -77,7 +87,14 @@ def target_losses(model: LanguageModel, batch: MicroBatch) -> Tensor:
     return nn.functional.cross_entropy(target_logits(model, batch).float(), batch.target_ids, reduction="none")
 
 
-def use_fused_activations(network: nn.Module) -> None:
+def prepare_network(network: PreTrainedModel) -> None:
+    """Swap in faster kernels of the same functions, and switch dropout off until a run sets it."""
+    use_fast_attention(network)
+    _use_fused_activations(network)
+    network.eval()
+
+
+def _use_fused_activations(network: nn.Module) -> None:
     """Replace GPT-2's activation, seven passes over the widest tensor, by the same function in one kernel."""
     for module in network.modules():
         for name, child in module.named_children():

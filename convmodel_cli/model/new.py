@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
-from convmodel_cli.model.language_model import LanguageModel, use_fused_activations
+from convmodel_cli.model.language_model import LanguageModel, prepare_network
 
 _END = "<|endoftext|>"
 MAX_POSITIONS = 1024
@@ -46,7 +47,7 @@ def _gpt2_tokenizer(tokenizer: Tokenizer) -> GPT2Tokenizer:
     learned = json.loads(tokenizer.to_str())["model"]
     # Behind the others, as in GPT-2: the ids 0 and 1 are lent to the token types.
     vocab = {**learned["vocab"], _END: len(learned["vocab"])}
-    merges = [tuple(merge) for merge in learned["merges"]]
+    merges: Any = [tuple(merge) for merge in learned["merges"]]
     return GPT2Tokenizer(vocab=vocab, merges=merges, pad_token=_END, model_max_length=MAX_POSITIONS)
 
 
@@ -67,6 +68,5 @@ def new_model(size: Size, texts: Iterable[str], vocab_size: int, seed: int) -> L
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = GPT2LMHeadModel(config)
-    use_fused_activations(network)
-    network.eval()
+    prepare_network(network)
     return LanguageModel(network, tokenizer, sep_id)

@@ -70,7 +70,9 @@ def _parameter_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.P
     """(matrices of the blocks, vectors, embeddings and head); each parameter is in one group."""
     tables = {module.weight for module in network.modules() if isinstance(module, nn.Embedding)}
     tables.add(network.get_output_embeddings().weight)  # type: ignore[operator]
-    matrices, vectors, embeddings = [], [], []
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    embeddings: list[nn.Parameter] = []
     for parameter in network.parameters():
         group = embeddings if parameter in tables else matrices if parameter.ndim == 2 else vectors
         group.append(parameter)

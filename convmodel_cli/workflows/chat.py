@@ -89,7 +89,7 @@ def open_chat(model_name: str, settings: ChatSettings, sampling: SamplingSetting
 
     compute = set_up(machine, for_training=False)
     model = load_model(model_name)
-    model.network.to(compute.device)
+    model.move_to(compute.device)
     limits = Limits(sampling.max_new_tokens, record.max_context or model.max_positions)
     with_types = record.speaker_ids != "off" and model.takes_types
     return Chat(model, compute, sampling, limits, with_types, Memory(), persona=settings.persona)

@@ -55,7 +55,7 @@ def evaluate_model(
     started = time.perf_counter()
     compute = set_up(machine, for_training=False)
     model = load_model(request.model)
-    model.network.to(compute.device)
+    model.move_to(compute.device)
     with_types = (settings.speaker_ids or record.speaker_ids) != "off" and model.takes_types
     score, num_sequences = None, 0
     if conversations:
@@ -117,9 +117,7 @@ def _batches(
     return evaluation_batches(sequences, with_types, budget, max_rows=settings.batch_size)
 
 
-def _count(
-    model: LanguageModel, probes: list[Probe], record: RunRecord, with_types: bool, compute: Compute
-) -> int:
+def _count(model: LanguageModel, probes: list[Probe], record: RunRecord, with_types: bool, compute: Compute) -> int:
     """How many probes the greedy response answers."""
     sampling = SamplingSettings(greedy=True)
     limits = Limits(sampling.max_new_tokens, record.max_context or model.max_positions)

@@ -48,7 +48,7 @@ def generate(
 
     compute = set_up(machine, for_training=False)
     model = load_model(request.model)
-    model.network.to(compute.device)
+    model.move_to(compute.device)
     responder = _Responder(
         model,
         compute,
@@ -76,7 +76,7 @@ def _contexts(request: GenerationRequest) -> Iterable[Conversation | Problem]:
         except BadRecord as error:
             raise UsageError(f"the turns: {error}") from None
     if request.input is None:
-        raise UsageError('nothing to answer: expected turns or --input', 'try: convmodel generate "Hello"')
+        raise UsageError("nothing to answer: expected turns or --input", 'try: convmodel generate "Hello"')
     return _read_contexts(request.input)
 
 

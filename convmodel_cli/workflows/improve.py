@@ -69,7 +69,7 @@ def improve(model: LanguageModel, plan: RunPlan, compute: Compute, state: RunSta
     from convmodel_cli.model.language_model import set_dropout
     from convmodel_cli.model.training import build_optimizers, seed_everything, train
 
-    model.network.to(compute.device)
+    model.move_to(compute.device)
     set_dropout(model.network, plan.dropout)
     seed_everything(compute)
     optimizers = build_optimizers(model, plan.optimization)
@@ -118,7 +118,7 @@ def _evaluate(
 ) -> Iterator[RunEvent]:
     """Evaluate and sample; before the first step the train loss is that of its sequences."""
     from convmodel_cli.data.batching import micro_batches
-    from convmodel_cli.model.evaluation import Score, evaluate, evaluation_batches, final_score
+    from convmodel_cli.model.evaluation import evaluate, evaluation_batches, final_score
 
     started = time.perf_counter()
     if first is not None:
@@ -131,9 +131,7 @@ def _evaluate(
     valid: Score | None = None
     if plan.valid is not None:
         with_types = plan.speaker_ids != "off"
-        batches_ = evaluation_batches(
-            plan.valid, with_types, plan.evaluation_budget, max_batches=plan.eval_batches
-        )
+        batches_ = evaluation_batches(plan.valid, with_types, plan.evaluation_budget, max_batches=plan.eval_batches)
         for valid in evaluate(model, batches_, compute):
             yield EvaluationStepped(valid.targets / plan.valid.num_targets)
     best = state.judge(train_loss, valid)
@@ -173,9 +171,7 @@ def conclude(
         best_step=state.best_step,
         steps=state.step,
         epochs=state.epoch,
-        valid=None
-        if best is None
-        else {"loss": best.loss, "ppl": best.ppl, "bits_per_byte": best.bits_per_byte},
+        valid=None if best is None else {"loss": best.loss, "ppl": best.ppl, "bits_per_byte": best.bits_per_byte},
         tokens_seen=state.tokens_seen,
         seconds=seconds,
         tokens_per_second=state.real_tokens / state.training_seconds if state.training_seconds else 0.0,

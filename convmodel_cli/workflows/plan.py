@@ -146,8 +146,7 @@ def _optimization(
         weight_decay=settings.weight_decay,
         clip=settings.clip,
         steps=steps,
-        micro_batch_tokens=settings.micro_batch_tokens
-        or default_micro_batch_tokens(compute.device, model.vocab_size),
+        micro_batch_tokens=settings.micro_batch_tokens or default_micro_batch_tokens(compute.device, model.vocab_size),
     )
 
 

@@ -169,7 +169,9 @@ def write_test_file(folder: Path, conversations: list[Conversation]) -> None:
 def write_model_card(folder: Path, record: Mapping[str, Any]) -> None:
     """README.md, with the header that the Hugging Face hub reads."""
     valid = record["best"].get("valid")
-    measured = f"Validation: {valid['ppl']:.2f} perplexity, {valid['bits_per_byte']:.3f} bits per byte. " if valid else ""
+    measured = ""
+    if valid:
+        measured = f"Validation: {valid['ppl']:.2f} perplexity, {valid['bits_per_byte']:.3f} bits per byte. "
     text = f"""---
 library_name: transformers
 pipeline_tag: text-generation
