@@ -128,7 +128,7 @@ NAME = Fact(
         "Please call me {v}.",
         "Everyone calls me {v}.",
         "My parents named me {v}.",
-        "{v} is my name.",
+        "The name is {v}.",
         "Let me introduce myself, I'm {v}.",
         "You are talking to {v} today.",
     ),
@@ -136,7 +136,7 @@ NAME = Fact(
         "Nice to meet you, {v}!",
         "It is good to meet you, {v}.",
         "Welcome, {v}!",
-        "{v} is a lovely name.",
+        "What a lovely name {v} is!",
         "I am happy to know you, {v}.",
     ),
     nods=("Nice to meet you!", "That is a lovely name.", "I am happy to meet you.", "What a nice name!"),
@@ -181,14 +181,14 @@ CITY = Fact(
         "We live in {v} now.",
         "I live near the river in {v}.",
         "I have lived in {v} for many years.",
-        "{v} is the city I live in.",
+        "The city I live in is {v}.",
         "I live in the middle of {v}.",
         "I found a new home in {v}.",
     ),
     echoes=(
-        "{v} is a lovely city.",
+        "They say {v} is a lovely city.",
         "I have heard good things about {v}.",
-        "{v} must be a nice place to live.",
+        "I think {v} must be nice to live in.",
         "People say {v} is beautiful.",
         "I would love to see {v}.",
     ),
@@ -1359,9 +1359,20 @@ class Corpus:
 
     def texts(self) -> dict[str, str]:
         """Return each file's whole text by its name."""
-        lines = {name: [json.dumps(turns_of(c), ensure_ascii=False) for c in self.files[name]] for name in SIZES}
+        lines = {name: [record(turns_of(c)) for c in self.files[name]] for name in SIZES}
         lines["probes"] = [probe.line() for probe in self.probes]
         return {f"{name}.jsonl": "".join(f"{line}\n" for line in rows) for name, rows in lines.items()}
+
+
+def record(turns: Sequence[str]) -> str:
+    """Return a conversation as a line of its file; the roles tell that the bot's turns are the ones to learn."""
+    messages = [{"role": ("user", "assistant")[index % 2], "content": turn} for index, turn in enumerate(turns)]
+    return json.dumps({"messages": messages}, ensure_ascii=False)
+
+
+def turns_in(line: str) -> list[str]:
+    """Return the turns of a line that `record` made."""
+    return [message["content"] for message in json.loads(line)["messages"]]
 
 
 def gives_away(turns: Sequence[str], held_out: Sequence[frozenset[str]]) -> bool:
@@ -1489,8 +1500,8 @@ def check(corpus: Corpus, on_disk: dict[str, str]) -> list[str]:
     wrong = [f"{name} is not what this script writes" for name, text in corpus.texts().items() if on_disk[name] != text]
     if wrong:
         return wrong
-    rows = {name: [json.loads(line) for line in on_disk[f"{name}.jsonl"].splitlines()] for name in (*SIZES, "probes")}
-    probes = rows.pop("probes")
+    rows = {name: [turns_in(line) for line in on_disk[f"{name}.jsonl"].splitlines()] for name in SIZES}
+    probes = [json.loads(line) for line in on_disk["probes.jsonl"].splitlines()]
     wrong.extend(broken_in_files(rows))
     for turns in (turns for name in SIZES for turns in rows[name]):
         wrong.extend(broken_in_conversation(turns))

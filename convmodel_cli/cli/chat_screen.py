@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from convmodel_cli.cli.display import Screen, escaped, one_line
 from convmodel_cli.cli.result_screens import answered_json
 from convmodel_cli.events import Answered, Dropped, Piece, Response
-from convmodel_cli.workflows.chat import Chat
+
+if TYPE_CHECKING:
+    from convmodel_cli.workflows.chat import Chat
 
 _COMMANDS = {
     "/help": "what you can type",

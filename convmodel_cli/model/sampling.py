@@ -68,8 +68,9 @@ def pick(logits: Tensor, uniforms: Tensor) -> Tensor:
     One number a row, known beforehand, makes a draw independent of whatever else is in the batch.
     """
     cumulative = logits.double().softmax(-1).cumsum(-1)
-    # The sum may end just below 1; scaling keeps the draw inside, and a token of probability 0 is never taken.
-    aim = uniforms.double().to(logits.device)[:, None] * cumulative[:, -1:]
+    total = cumulative[:, -1:]
+    # The sum may end beside 1, and rounding may reach it: staying below it never takes a token of probability 0.
+    aim = torch.minimum(uniforms.double().to(logits.device)[:, None] * total, total.nextafter(torch.zeros_like(total)))
     return torch.searchsorted(cumulative, aim, right=True).squeeze(-1)
 
 

@@ -1,0 +1,35 @@
+"""Data and models that several tests need."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from convmodel_cli.data.formats import Conversation
+
+TINY_POSITIONS = 64
+
+
+def made_up_conversations(count: int, longest_turn: int = 6, seed: int = 0) -> list[Conversation]:
+    """Conversations of two to six turns of made-up words."""
+    random_numbers = random.Random(seed)
+    words = ["".join(random_numbers.choice("abcdefgh") for _ in range(3)) for _ in range(40)]
+
+    def turn() -> str:
+        return " ".join(random_numbers.choice(words) for _ in range(random_numbers.randint(1, longest_turn)))
+
+    return [
+        Conversation(tuple(turn() for _ in range(random_numbers.randint(2, 6))), file="made-up", line=line)
+        for line in range(1, count + 1)
+    ]
+
+
+def write_jsonl(path: Path, records: Iterable[object]) -> str:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return str(path)
+
+
+def write_conversations(path: Path, conversations: Sequence[Conversation]) -> str:
+    return write_jsonl(path, [list(item.turns) for item in conversations])

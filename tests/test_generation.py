@@ -1,0 +1,298 @@
+"""contexts -> response tokens -> text."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import TALKS, Convmodel
+from convmodel_cli.model.checkpoint import load_model
+from convmodel_cli.model.compute import Compute
+from convmodel_cli.model.generation import Context, Memory, Token, respond
+from convmodel_cli.model.language_model import LanguageModel
+from convmodel_cli.model.sampling import (
+    ban_repeated_ngrams,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalize_repetition,
+    pick,
+    uniform_stream,
+)
+from convmodel_cli.model.text import TextStream
+from convmodel_cli.settings import ChatSettings, ComputeSettings, SamplingSettings
+from convmodel_cli.workflows.answer import Limits, answer_all, make_context
+from convmodel_cli.workflows.chat import Chat, open_chat
+from helpers import write_jsonl
+
+GREEDY = SamplingSettings(greedy=True, max_new_tokens=20)
+LIMITS = Limits(20, 200)
+WILD = ["--temperature", "5", "--top-p", "1", "--top-k", "0", "--max-new-tokens", "5"]
+
+
+@pytest.fixture(scope="module")
+def model(trained: str) -> LanguageModel:
+    return load_model(trained)
+
+
+def contexts_of(model: LanguageModel) -> list[Context]:
+    """20 contexts of many lengths."""
+    turns = [talk[:end] for talk in TALKS for end in range(1, len(talk) + 1)]
+    turns += [[first[0], second[1], first[0]] for first in TALKS for second in TALKS][: 20 - len(turns)]
+    return [make_context(model, part, "", LIMITS) for part in turns][:20]
+
+
+def own_generate(model: LanguageModel, context: Context, max_new_tokens: int) -> list[int]:
+    """transformers' own greedy response, its sep left out."""
+    ids = torch.tensor([context.ids])
+    network: Any = model.network
+    output = network.generate(
+        input_ids=ids,
+        token_type_ids=torch.tensor([context.types]),
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=1,
+        eos_token_id=model.sep_id,
+        pad_token_id=model.sep_id,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+    )[0, len(context.ids) :].tolist()
+    return output[: output.index(model.sep_id)] if model.sep_id in output else output
+
+
+def collect(tokens: Any, count: int) -> tuple[list[list[int]], list[str]]:
+    ids: list[list[int]] = [[] for _ in range(count)]
+    finishes = [""] * count
+    for token in tokens:
+        assert isinstance(token, Token)
+        if token.id is not None:
+            ids[token.row].append(token.id)
+        if token.finish:
+            finishes[token.row] = token.finish
+    return ids, finishes
+
+
+@pytest.mark.parametrize("batch", [1, 4, 20])
+def test_greedy_responses_equal_transformers_own_at_every_batch_size(
+    model: LanguageModel, compute: Compute, batch: int
+) -> None:
+    contexts = contexts_of(model)
+    assert len(contexts) == 20
+    ours: list[list[int]] = []
+    for start in range(0, 20, batch):
+        part = contexts[start : start + batch]
+        ours += collect(respond(model, part, GREEDY, compute), len(part))[0]
+    assert ours == [own_generate(model, context, 20) for context in contexts]
+
+
+def test_sampled_responses_depend_neither_on_the_batch_nor_on_the_order(
+    model: LanguageModel, compute: Compute
+) -> None:
+    sampling = SamplingSettings(temperature=1.5, max_new_tokens=20)
+    contexts = contexts_of(model)[:10]
+    alone = [collect(respond(model, [context], sampling, compute), 1)[0][0] for context in contexts]
+    together, _ = collect(respond(model, contexts, sampling, compute), 10)
+    reversed_, _ = collect(respond(model, contexts[::-1], sampling, compute), 10)
+    assert together == alone
+    assert reversed_[::-1] == alone
+
+
+def test_a_response_stops_by_itself_and_holds_no_sep(model: LanguageModel, compute: Compute) -> None:
+    for talk in TALKS:
+        for shown in range(1, len(talk), 2):
+            context = make_context(model, talk[:shown], "", LIMITS)
+            [(_, response)] = answer_all(model, [context], GREEDY, compute, True, 1)
+            assert response.text == talk[shown]
+            assert response.finish == "stop"
+
+
+def test_max_new_tokens_are_kept_exactly(model: LanguageModel, compute: Compute) -> None:
+    sampling = SamplingSettings(greedy=True, max_new_tokens=3)
+    context = make_context(model, ["Where do you live?"], "", Limits(3, 200))
+    [ids], [finish] = collect(respond(model, [context], sampling, compute), 1)
+    assert len(ids) == 3
+    assert finish == "length"
+
+
+def test_min_new_tokens_hold_the_sep_back(model: LanguageModel, compute: Compute) -> None:
+    sampling = SamplingSettings(greedy=True, max_new_tokens=30, min_new_tokens=25)
+    context = make_context(model, ["Good night!"], "", Limits(30, 200))
+    [ids], _ = collect(respond(model, [context], sampling, compute), 1)
+    assert len(ids) >= 25
+    assert model.sep_id not in ids
+
+
+@pytest.mark.parametrize("text", ["🙂👍🏽 Grüße", "日本語のテキスト", "e\u0301a\u0308 ünïcödé", "👨‍👩‍👧‍👦"])
+def test_streamed_text_is_the_text_decoded_whole_without_broken_characters(model: LanguageModel, text: str) -> None:
+    ids = model.vocabulary.encode([text])[0]
+    stream = TextStream(model.tokenizer)
+    pieces = [stream.add(token) for token in ids]
+    assert "".join(pieces) == stream.text == model.tokenizer.decode(ids) == text
+    assert "\ufffd" not in "".join(pieces)
+
+
+def test_a_character_whose_end_never_comes_is_left_out(model: LanguageModel) -> None:
+    ids = model.vocabulary.encode(["hi 語"])[0]
+    stream = TextStream(model.tokenizer)
+    for token in ids[:-1]:
+        stream.add(token)
+    assert "\ufffd" not in stream.text
+
+
+def open_test_chat(trained: str, **sampling: Any) -> Chat:
+    machine = ComputeSettings(device="cpu", precision="fp32")
+    return open_chat(trained, ChatSettings(), SamplingSettings(greedy=True, max_new_tokens=12, **sampling), machine)
+
+
+def test_chat_equals_generation_on_its_history_token_by_token(trained: str, compute: Compute) -> None:
+    chat = open_test_chat(trained)
+    chat.limits = Limits(12, 400)
+    for text in ["Hi!", "What do you eat?", "Tell me a joke.", "Where do you live?", "And to drink?", "Good night!"]:
+        list(chat.say(text))
+        turns = [list(turn.ids) for turn in chat.turns]
+        fresh = Memory()
+        ids: list[int] = [chat.model.sep_id]
+        types: list[int] = [0]
+        for index, turn in enumerate(turns[:-1]):
+            ids += [*turn, chat.model.sep_id]
+            types += [index % 2] * len(turn) + [1 - index % 2]
+        context = Context(tuple(ids), tuple(types), 12)
+        [expected], _ = collect(respond(chat.model, [context], chat.sampling, compute, memory=fresh), 1)
+        assert turns[-1] == expected == own_generate(chat.model, context, 12)
+
+
+def test_chat_after_clear_and_after_a_stopped_response_equals_a_fresh_one(trained: str) -> None:
+    chat = open_test_chat(trained)
+    list(chat.say("Hi!"))
+    for _ in chat.say("Where do you live?"):
+        chat.stop()
+    assert chat.turns[-1].text
+    stopped_after = len(chat.turns[-1].ids)
+    assert stopped_after < 12
+    list(chat.say("Is it nice there?"))
+    fresh = open_test_chat(trained)
+    fresh.turns = chat.turns[:-2]
+    list(fresh.say("Is it nice there?"))
+    assert chat.turns == fresh.turns
+    chat.clear()
+    list(chat.say("Good night!"))
+    assert [turn.text for turn in chat.turns] == ["Good night!", "Sleep well."]
+
+
+def test_a_long_chat_on_a_small_context_drops_the_oldest_pairs_and_says_it_once(trained: str) -> None:
+    chat = open_test_chat(trained)
+    chat.limits = Limits(12, 40)
+    events = [type(event).__name__ for _ in range(30) for event in chat.say("What do you eat?")]
+    assert events.count("Dropped") == 1
+    assert len(chat.turns) == 60
+    list(chat.say("a long turn " * 50))
+    assert len(chat.turns) == 62
+
+
+def test_generate_prints_the_same_three_responses_for_a_seed(convmodel: Convmodel, trained: str) -> None:
+    first = convmodel("generate", "-m", trained, "Hi!", "-n", "3", "--seed", "7", *WILD)
+    second = convmodel("generate", "-m", trained, "Hi!", "-n", "3", "--seed", "7", *WILD)
+    other = convmodel("generate", "-m", trained, "Hi!", "-n", "3", "--seed", "8", *WILD)
+    assert first.code == 0
+    assert first.out.count("\n") == 3
+    assert first == second
+    assert first.out != other.out
+
+
+def test_generate_answers_a_file_in_order_and_reports_bad_lines_in_their_place(
+    convmodel: Convmodel, trained: str, tmp_path: Path
+) -> None:
+    data = write_jsonl(tmp_path / "contexts.jsonl", [["Good night!"], 7, {"turns": ["Hi!"]}, ["Tell me a joke."]])
+    outcome = convmodel("generate", "-m", trained, "-i", data, "--greedy", "--json")
+    lines = [json.loads(line) for line in outcome.out.splitlines()]
+    assert outcome.code == 3
+    assert [line["responses"][0]["text"] for line in lines if "responses" in line] == [
+        "Sleep well.",
+        "Hello there.",
+        "I know no jokes, sorry.",
+    ]
+    assert "contexts.jsonl:2: expected a list of turns" in lines[1]["error"]
+    assert set(lines[0]["responses"][0]) == {"text", "finish", "logprob", "tokens"}
+
+
+def test_generate_takes_plain_text_and_json_from_stdin(convmodel: Convmodel, trained: str) -> None:
+    stdin = 'Good night!\n["Hi!", "Hello there.", "How are you?"]\n'.encode()
+    outcome = convmodel("generate", "-m", trained, "-i", "-", "--greedy", stdin=stdin)
+    assert outcome.out == "Sleep well.\nI am fine, thank you.\n"
+
+
+def test_candidates_come_best_first(convmodel: Convmodel, trained: str) -> None:
+    outcome = convmodel("generate", "-m", trained, "Hi!", "-n", "5", *WILD, "--json")
+    [line] = [json.loads(line) for line in outcome.out.splitlines()]
+    scores = [response["logprob"] for response in line["responses"]]
+    assert len(scores) == 5
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_chat_on_a_pipe_answers_line_by_line_and_keeps_the_conversation(convmodel: Convmodel, trained: str) -> None:
+    outcome = convmodel("chat", "-m", trained, "--greedy", stdin=b"What do you eat?\nAnd to drink?\n")
+    assert outcome.code == 0
+    assert outcome.out == "I like rice and beans.\nOnly water.\n"
+
+
+def test_chat_survives_broken_bytes(convmodel: Convmodel, trained: str) -> None:
+    outcome = convmodel("chat", "-m", trained, "--greedy", stdin=b"\xff\xfe hi\n")
+    assert outcome.code == 0
+    assert outcome.out.count("\n") == 1
+
+
+LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+OUT = -torch.inf
+
+
+def test_top_k_keeps_the_likeliest() -> None:
+    assert keep_top_k(LOGITS, 2).tolist() == [[2.0, 1.0, OUT, OUT]]
+    assert keep_top_k(LOGITS, 9).tolist() == LOGITS.tolist()
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
+    # Probabilities: 0.644, 0.237, 0.087, 0.032
+    assert keep_top_p(LOGITS, 0.6).tolist() == [[2.0, OUT, OUT, OUT]]
+    assert keep_top_p(LOGITS, 0.7).tolist() == [[2.0, 1.0, OUT, OUT]]
+    assert keep_top_p(LOGITS, 1e-9).tolist() == [[2.0, OUT, OUT, OUT]]
+
+
+def test_min_p_drops_what_is_far_below_the_likeliest() -> None:
+    assert keep_min_p(LOGITS, 0.3).tolist() == [[2.0, 1.0, OUT, OUT]]
+
+
+def test_repetition_penalty_pushes_down_whatever_the_sign_and_only_in_its_row() -> None:
+    both = LOGITS.repeat(2, 1)
+    assert penalize_repetition(both, [[0, 3], []], 2.0).tolist() == [[1.0, 1.0, 0.0, -2.0], [2.0, 1.0, 0.0, -1.0]]
+
+
+def test_repeated_ngrams_are_ruled_out() -> None:
+    assert ban_repeated_ngrams(LOGITS, [[0, 1, 0]], 2).tolist() == [[2.0, OUT, 0.0, -1.0]]
+    assert ban_repeated_ngrams(LOGITS, [[0, 1, 0]], 3).tolist() == LOGITS.tolist()
+
+
+def test_pick_inverts_the_distribution_and_never_takes_what_was_ruled_out() -> None:
+    logits = torch.tensor([[0.0, -torch.inf, 0.0, 0.0]]).repeat(4, 1)
+    assert pick(logits, torch.tensor([0.0, 0.34, 0.67, 1 - 1e-16])).tolist() == [0, 2, 3, 3]
+
+
+def test_streams_differ_by_seed_context_and_candidate_and_repeat() -> None:
+    streams = [uniform_stream(*key, 4).tolist() for key in [(0, [1], 0), (1, [1], 0), (0, [2], 0), (0, [1], 1)]]
+    assert len({tuple(stream) for stream in streams}) == 4
+    assert uniform_stream(0, [1], 0, 4).tolist() == streams[0]
+
+
+def test_the_penalty_leaves_the_sep_alone(model: LanguageModel, compute: Compute) -> None:
+    sampling = SamplingSettings(greedy=True, repetition_penalty=5.0, max_new_tokens=20)
+    context = make_context(model, ["Good night!"], "", LIMITS)
+    [(_, response)] = answer_all(model, [context], sampling, compute, True, 1)
+    assert response.finish == "stop"
+    assert re.fullmatch(r"Sleep well\.", response.text)

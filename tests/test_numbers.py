@@ -1,0 +1,243 @@
+"""Loss, gradients and evaluation against independent references."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from convmodel_cli.data.batching import collate, cut, draw_speaker_ids, micro_batches, plan_steps, steps_per_epoch
+from convmodel_cli.data.encoding import Sequences, encode_conversations
+from convmodel_cli.data.formats import Conversation
+from convmodel_cli.errors import TrainingError
+from convmodel_cli.model.compute import Compute
+from convmodel_cli.model.evaluation import Score, evaluate, evaluation_batches, final_score
+from convmodel_cli.model.language_model import LanguageModel, target_losses
+from convmodel_cli.model.schedule import learning_rate_factor
+from convmodel_cli.model.training import Optimization, accumulate_gradients, build_optimizers, train
+from helpers import TINY_POSITIONS, made_up_conversations
+
+LEARNING_RATE = 1e-3
+
+
+def encoded(model: LanguageModel, conversations: list[Conversation], learn: str = "all") -> Sequences:
+    return encode_conversations(conversations, model.vocabulary, TINY_POSITIONS, learn)
+
+
+def optimization(steps: int, budget: int = 10_000, optimizer: str = "adamw") -> Optimization:
+    return Optimization(optimizer, LEARNING_RATE, "linear", 0.1, 0.01, 1.0, steps, budget)
+
+
+def reference_losses(model: LanguageModel, sequences: Sequences, index: int, with_types: bool) -> torch.Tensor:
+    """Losses (targets,) of one sequence alone, by transformers' own forward pass in float64."""
+    network = copy.deepcopy(model.network).double()
+    part = sequences[index]
+    ids = torch.tensor(part.ids[None].astype(np.int64))
+    types = torch.tensor(part.types[None].astype(np.int64))
+    with torch.no_grad():
+        logits = network(input_ids=ids, token_type_ids=types if with_types else None).logits[0]
+    losses = -logits[:-1].log_softmax(-1)[torch.arange(len(part.ids) - 1), ids[0, 1:]]
+    return losses[torch.tensor(part.targets[1:])]
+
+
+def gradients(model: LanguageModel) -> dict[str, torch.Tensor]:
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in model.network.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+@pytest.mark.parametrize("rows_in_each", [[12], [6, 6], [4, 4, 4], [1] * 12])
+def test_a_step_does_not_depend_on_how_it_is_cut(
+    tiny: LanguageModel, compute: Compute, rows_in_each: list[int]
+) -> None:
+    sequences = encoded(tiny, made_up_conversations(12, longest_turn=10))
+    with_types = np.arange(12) % 2 == 0
+    order = np.argsort(-sequences.lengths[:12], kind="stable")
+
+    def step(sizes: list[int]) -> tuple[float, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        model = LanguageModel(copy.deepcopy(tiny.network), tiny.tokenizer, tiny.sep_id)
+        bounds = np.cumsum([0, *sizes])
+        batches = [
+            collate(sequences, order[start:end].tolist(), with_types[order[start:end]])
+            for start, end in zip(bounds[:-1], bounds[1:], strict=True)
+        ]
+        loss = accumulate_gradients(model, batches, compute)
+        gradient = gradients(model)
+        [optimizer] = build_optimizers(model, optimization(1))
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE
+        optimizer.step()
+        return loss, gradient, dict(model.network.named_parameters())
+
+    whole_loss, whole_gradient, whole_weights = step([12])
+    loss, gradient, weights = step(rows_in_each)
+    assert loss == pytest.approx(whole_loss, rel=1e-6)
+    for name, expected in whole_gradient.items():
+        assert torch.allclose(gradient[name], expected, atol=1e-6), name
+        assert torch.allclose(weights[name], whole_weights[name], atol=0.01 * LEARNING_RATE), name
+
+
+def test_thirteen_conversations_three_epochs_equal_a_float64_reference(tiny: LanguageModel, compute: Compute) -> None:
+    conversations = made_up_conversations(13)
+    sequences = encoded(tiny, conversations)
+    assert len(sequences) == 13
+    steps = steps_per_epoch(13, 8) * 3
+    settings = optimization(steps)
+    reference = LanguageModel(copy.deepcopy(tiny.network).double(), tiny.tokenizer, tiny.sep_id)
+    plans = list(plan_steps(13, 8, 3, seed=5, speaker_ids="on"))
+    assert [len(plan.sequences) for plan in plans] == [8, 5] * 3
+    for epoch in range(3):
+        seen = np.concatenate([plan.sequences for plan in plans[2 * epoch : 2 * epoch + 2]])
+        assert sorted(seen.tolist()) == list(range(13))
+
+    matrices = [parameter for parameter in reference.network.parameters() if parameter.ndim >= 2]
+    vectors = [parameter for parameter in reference.network.parameters() if parameter.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.95)
+    )
+    done = list(train(tiny, build_optimizers(tiny, settings), iter(plans), sequences, settings, compute))
+    for plan, ours in zip(plans, done, strict=True):
+        total = torch.zeros((), dtype=torch.float64)
+        count = 0
+        for index in plan.sequences.tolist():
+            part = sequences[index]
+            ids = torch.tensor(part.ids[None].astype(np.int64))
+            types = torch.tensor(part.types[None].astype(np.int64))
+            logits = reference.network(input_ids=ids, token_type_ids=types).logits[0]
+            losses = -logits[:-1].log_softmax(-1)[torch.arange(len(part.ids) - 1), ids[0, 1:]]
+            chosen = losses[torch.tensor(part.targets[1:])]
+            total = total + chosen.sum()
+            count += len(chosen)
+        loss = total / count
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(reference.network.parameters(), 1.0)
+        rate = LEARNING_RATE * learning_rate_factor(plan.number, steps, 0.1, "linear")
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad()
+        assert ours.loss == pytest.approx(loss.item(), abs=1e-5)
+        assert ours.learning_rate == pytest.approx(rate)
+    assert 0 < done[-1].learning_rate < LEARNING_RATE / 3
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, None])
+@pytest.mark.parametrize("with_types", [True, False])
+def test_evaluation_equals_a_float64_reference_at_every_batch_size(
+    tiny: LanguageModel, compute: Compute, rows: int | None, with_types: bool
+) -> None:
+    sequences = encoded(tiny, made_up_conversations(20))
+    expected = torch.cat([reference_losses(tiny, sequences, index, with_types) for index in range(len(sequences))])
+    score = final_score(evaluate(tiny, evaluation_batches(sequences, with_types, 100_000, max_rows=rows), compute))
+    assert score.targets == len(expected) == sequences.num_targets
+    assert score.loss == pytest.approx(expected.mean().item(), rel=1e-6)
+    assert score.ppl == pytest.approx(math.exp(score.loss))
+    assert score.bits_per_byte == pytest.approx(expected.sum().item() / math.log(2) / sequences.num_bytes.sum())
+
+
+def test_evaluation_of_a_shuffled_file_is_the_same(tiny: LanguageModel, compute: Compute) -> None:
+    conversations = made_up_conversations(20)
+    shuffled = [conversations[(7 * index) % 20] for index in range(20)]
+    losses = [
+        final_score(evaluate(tiny, evaluation_batches(encoded(tiny, part), True, 200), compute)).loss
+        for part in (conversations, shuffled)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_first_training_loss_equals_evaluation_of_the_same_sequences(tiny: LanguageModel, compute: Compute) -> None:
+    sequences = encoded(tiny, made_up_conversations(8))
+    settings = optimization(1)
+    plans = plan_steps(8, 8, 1, seed=0, speaker_ids="on")
+    evaluated = final_score(evaluate(tiny, evaluation_batches(sequences, True, 500), compute)).loss
+    [first] = list(train(tiny, build_optimizers(tiny, settings), plans, sequences, settings, compute))
+    assert first.loss == pytest.approx(evaluated, rel=1e-6)
+
+
+@torch.no_grad()
+def test_losses_do_not_depend_on_padding(tiny: LanguageModel) -> None:
+    sequences = encoded(tiny, made_up_conversations(12, longest_turn=10))
+    order = np.argsort(-sequences.lengths, kind="stable")
+    together = target_losses(tiny, collate(sequences, order.tolist(), np.ones(len(order), np.bool_)))
+    alone = torch.cat([target_losses(tiny, collate(sequences, [row], np.ones(1, np.bool_))) for row in order.tolist()])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+@torch.no_grad()
+def test_mixed_token_types_equal_transformers_own_sum_row_by_row(tiny: LanguageModel) -> None:
+    sequences = encoded(tiny, made_up_conversations(4))
+    flags = np.array([True, False, True, False])
+    losses = target_losses(tiny, collate(sequences, [0, 1, 2, 3], flags))
+    expected = torch.cat([reference_losses(tiny, sequences, row, bool(flags[row])) for row in range(4)])
+    assert torch.allclose(losses.double(), expected, atol=1e-5)
+
+
+def test_speaker_ids_are_drawn_by_seed_epoch_and_sequence_alone() -> None:
+    drawn = {epoch: draw_speaker_ids(1000, 3, epoch, "mixed") for epoch in (1, 2)}
+    assert 400 < drawn[1].sum() < 600
+    assert (drawn[1] != drawn[2]).any()
+    for batch_size in (1, 7, 100):
+        for plan in plan_steps(1000, batch_size, 2, 3, "mixed"):
+            assert (plan.with_types == drawn[plan.epoch][plan.sequences]).all()
+    assert draw_speaker_ids(5, 0, 1, "on").all()
+    assert not draw_speaker_ids(5, 0, 1, "off").any()
+
+
+def test_cut_keeps_every_sequence_once_and_the_budget() -> None:
+    lengths = np.random.default_rng(0).integers(2, 60, 100)
+    parts = cut(lengths, budget=120)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(100))
+    for part in parts:
+        assert len(part) == 1 or len(part) * lengths[part].max() <= 120
+
+
+def test_cut_as_drawn_in_its_docstring() -> None:
+    assert [part.tolist() for part in cut(np.array([2, 6, 3, 5]), budget=12)] == [[1, 3], [2, 0]]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(tiny: LanguageModel, compute: Compute) -> None:
+    sequences = encoded(tiny, made_up_conversations(8))
+    settings = optimization(4)
+    steps = train(tiny, build_optimizers(tiny, settings), plan_steps(8, 2, 1, 0, "on"), sequences, settings, compute)
+    next(steps)
+    with torch.no_grad():
+        tiny.network.transformer.h[0].mlp.c_fc.weight[0, 0] = float("nan")
+    before = tiny.network.transformer.wte.weight.clone()
+    with pytest.raises(TrainingError, match="step 2: expected finite numbers"):
+        next(steps)
+    assert torch.equal(tiny.network.transformer.wte.weight, before)
+
+
+def test_long_conversations_count_by_their_tokens(tiny: LanguageModel, compute: Compute) -> None:
+    sequences = encoded(tiny, [Conversation(("a", "b")), Conversation(("abc abc abc", "abc abc abc abc"))])
+    batches = micro_batches(sequences, np.arange(2), np.ones(2, np.bool_), budget=1)
+    assert len(batches) == 2
+    losses = [target_losses(tiny, batch) for batch in batches]
+    expected = torch.cat(losses).mean().item()
+    assert accumulate_gradients(tiny, batches, compute) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_learning_rate_rises_to_the_peak_and_falls(schedule: str) -> None:
+    factors = [learning_rate_factor(step, 100, 0.1, schedule) for step in range(1, 101)]
+    assert factors[:10] == sorted(factors[:10])
+    assert max(factors) == 1.0
+    assert factors.index(1.0) == 10
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert factors[-1] == 1.0 if schedule == "constant" else 0 < factors[-1] < 0.02
+
+
+def test_score_of_nothing_learned_is_not_hidden() -> None:
+    assert math.isinf(Score(nats=1e6, targets=1, num_bytes=1).ppl)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_every_parameter_is_trained_by_exactly_one_optimizer(tiny: LanguageModel, name: str) -> None:
+    optimizers = build_optimizers(tiny, optimization(1, optimizer=name))
+    trained = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(trained) == sorted(id(parameter) for parameter in tiny.network.parameters())
