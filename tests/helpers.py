@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from safetensors.torch import load_file
 
 from convmodel_cli.data.formats import Conversation
 
@@ -33,3 +36,12 @@ def write_jsonl(path: Path, records: Iterable[object]) -> str:
 
 def write_conversations(path: Path, conversations: Sequence[Conversation]) -> str:
     return write_jsonl(path, [list(item.turns) for item in conversations])
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over names, types, shapes and bytes of a model's tensors; the file's header may be ordered anyhow."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(load_file(folder / "model.safetensors").items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.numpy().tobytes())
+    return total.hexdigest()

@@ -90,9 +90,7 @@ BAD_LINES = [
 
 
 @pytest.mark.parametrize(("line", "expected"), BAD_LINES, ids=[line.decode("latin-1") for line, _ in BAD_LINES])
-def test_a_bad_line_is_reported_with_its_number_and_what_was_found(
-    tmp_path: Path, line: bytes, expected: str
-) -> None:
+def test_a_bad_line_is_reported_with_its_number_and_what_was_found(tmp_path: Path, line: bytes, expected: str) -> None:
     good, bad, other = read_lines(tmp_path, b'["good", "one"]', line, b'["good", "two"]')
     assert isinstance(good, Conversation) and isinstance(other, Conversation)
     assert isinstance(bad, Problem)

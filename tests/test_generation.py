@@ -51,7 +51,7 @@ def own_generate(model: LanguageModel, context: Context, max_new_tokens: int) ->
     """transformers' own greedy response, its sep left out."""
     ids = torch.tensor([context.ids])
     network: Any = model.network
-    output = network.generate(
+    output: list[int] = network.generate(
         input_ids=ids,
         token_type_ids=torch.tensor([context.types]),
         attention_mask=torch.ones_like(ids),
@@ -93,9 +93,7 @@ def test_greedy_responses_equal_transformers_own_at_every_batch_size(
     assert ours == [own_generate(model, context, 20) for context in contexts]
 
 
-def test_sampled_responses_depend_neither_on_the_batch_nor_on_the_order(
-    model: LanguageModel, compute: Compute
-) -> None:
+def test_sampled_responses_depend_neither_on_the_batch_nor_on_the_order(model: LanguageModel, compute: Compute) -> None:
     sampling = SamplingSettings(temperature=1.5, max_new_tokens=20)
     contexts = contexts_of(model)[:10]
     alone = [collect(respond(model, [context], sampling, compute), 1)[0][0] for context in contexts]
@@ -224,7 +222,7 @@ def test_generate_answers_a_file_in_order_and_reports_bad_lines_in_their_place(
 
 
 def test_generate_takes_plain_text_and_json_from_stdin(convmodel: Convmodel, trained: str) -> None:
-    stdin = 'Good night!\n["Hi!", "Hello there.", "How are you?"]\n'.encode()
+    stdin = b'Good night!\n["Hi!", "Hello there.", "How are you?"]\n'
     outcome = convmodel("generate", "-m", trained, "-i", "-", "--greedy", stdin=stdin)
     assert outcome.out == "Sleep well.\nI am fine, thank you.\n"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,13 +35,13 @@ def optimization(steps: int, budget: int = 10_000, optimizer: str = "adamw") -> 
 
 def reference_losses(model: LanguageModel, sequences: Sequences, index: int, with_types: bool) -> torch.Tensor:
     """Losses (targets,) of one sequence alone, by transformers' own forward pass in float64."""
-    network = copy.deepcopy(model.network).double()
+    network: Any = copy.deepcopy(model.network).double()
     part = sequences[index]
     ids = torch.tensor(part.ids[None].astype(np.int64))
     types = torch.tensor(part.types[None].astype(np.int64))
     with torch.no_grad():
         logits = network(input_ids=ids, token_type_ids=types if with_types else None).logits[0]
-    losses = -logits[:-1].log_softmax(-1)[torch.arange(len(part.ids) - 1), ids[0, 1:]]
+    losses: torch.Tensor = -logits[:-1].log_softmax(-1)[torch.arange(len(part.ids) - 1), ids[0, 1:]]
     return losses[torch.tensor(part.targets[1:])]
 
 
@@ -64,7 +66,7 @@ def test_a_step_does_not_depend_on_how_it_is_cut(
         bounds = np.cumsum([0, *sizes])
         batches = [
             collate(sequences, order[start:end].tolist(), with_types[order[start:end]])
-            for start, end in zip(bounds[:-1], bounds[1:], strict=True)
+            for start, end in pairwise(bounds)
         ]
         loss = accumulate_gradients(model, batches, compute)
         gradient = gradients(model)
@@ -205,12 +207,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(tiny: LanguageMo
     settings = optimization(4)
     steps = train(tiny, build_optimizers(tiny, settings), plan_steps(8, 2, 1, 0, "on"), sequences, settings, compute)
     next(steps)
+    transformer: Any = tiny.network.transformer
     with torch.no_grad():
-        tiny.network.transformer.h[0].mlp.c_fc.weight[0, 0] = float("nan")
-    before = tiny.network.transformer.wte.weight.clone()
+        transformer.h[0].mlp.c_fc.weight[0, 0] = float("nan")
+    before = tiny.embedding.weight.clone()
     with pytest.raises(TrainingError, match="step 2: expected finite numbers"):
         next(steps)
-    assert torch.equal(tiny.network.transformer.wte.weight, before)
+    assert torch.equal(tiny.embedding.weight, before)
 
 
 def test_long_conversations_count_by_their_tokens(tiny: LanguageModel, compute: Compute) -> None:

@@ -209,6 +209,9 @@ def run(arguments: list[str]) -> int:
 _TyperUsageError: Any = typer.BadParameter.__base__
 
 
+_FP16 = "fp16 overflows without scaling the loss; bf16 is as small and as fast, and has the range of fp32"
+
+
 def _flush() -> None:
     if sys.stdout is not None:
         sys.stdout.flush()
@@ -217,7 +220,8 @@ def _flush() -> None:
 def _from_typer(error: Any) -> UsageError:
     context = error.ctx
     command = context.command_path if context is not None else "convmodel"
-    return UsageError(error.format_message(), f"see: {command} --help")
+    message = error.format_message()
+    return UsageError(message, _FP16 if "fp16" in message else f"see: {command} --help")
 
 
 def _fail(error: ConvmodelError, arguments: list[str]) -> int:

@@ -52,35 +52,35 @@ def chat_on_terminal(chat: Chat, screen: Screen) -> None:
 
     screen.say("Type a message; /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.", "dim")
     session: PromptSession[str] = PromptSession()
-    while True:
-        try:
-            text = session.prompt(_PROMPT)
-        except KeyboardInterrupt:
-            continue
-        except EOFError:
-            return
-        if text.startswith("/") and not text.startswith("//"):
-            if _obey(text.strip(), chat, screen) == "leave":
+    with _interrupts_stop(chat):  # the prompt reads Ctrl-C as a key, everywhere else it is a signal
+        while True:
+            try:
+                text = session.prompt(_PROMPT)
+            except KeyboardInterrupt:
+                continue
+            except EOFError:
                 return
-        elif text.strip():
-            _answer(chat, text[1:] if text.startswith("//") else text, screen)
+            if text.startswith("/") and not text.startswith("//"):
+                if _obey(text.strip(), chat, screen) == "leave":
+                    return
+            elif text.strip():
+                _answer(chat, text[1:] if text.startswith("//") else text, screen)
 
 
 def _answer(chat: Chat, text: str, screen: Screen) -> None:
-    """Stream the response; Ctrl-C stops it and what was said stays."""
+    """Stream the response."""
     screen.write(_ANSWER)
-    with _interrupts_stop(chat):
-        for event in chat.say(text):
-            _announce(event, screen)
-            if isinstance(event, Piece):
-                screen.write(escaped(event.text))
-            elif isinstance(event, Response):
-                screen.write(" [stopped]\n" if event.finish == "interrupted" else "\n")
+    for event in chat.say(text):
+        _announce(event, screen)
+        if isinstance(event, Piece):
+            screen.write(escaped(event.text))
+        elif isinstance(event, Response):
+            screen.write(" [stopped]\n" if event.finish == "interrupted" else "\n")
 
 
 @contextmanager
 def _interrupts_stop(chat: Chat) -> Iterator[None]:
-    """Let Ctrl-C set a flag instead of breaking off a computation half way."""
+    """Let Ctrl-C stop the response instead of breaking off a computation half way; what was said stays."""
 
     def on_interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
         chat.stop()

@@ -44,7 +44,6 @@ class Chat:
         """Take the user's turn and answer it: pieces of text as they are made, at last the whole response."""
         from convmodel_cli.model.generation import respond
 
-        self._stopping = False
         turn = ChatTurn(text, tuple(self._encode(text)))
         turns = [list(said.ids) for said in (*self.turns, turn)]
         persona = self.model.vocabulary.encode_persona(self.persona)
@@ -59,13 +58,14 @@ class Chat:
                 yield Piece(piece)
             if self._stopping:
                 break
+        self._stopping = False
         response = builder.response()
         if builder.ids:
             self.turns += [turn, ChatTurn(response.text, builder.ids)]
         yield response
 
     def stop(self) -> None:
-        """Stop the response that is being made, after the token in hand; what was said stays."""
+        """Stop the response that is being made or about to be, after the token in hand; what was said stays."""
         self._stopping = True
 
     def clear(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmodel_cli.data.conversations import hold_out, read_conversations, shown_name
+from convmodel_cli.data.conversations import content_key, hold_out, read_conversations, shown_name
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.events import Note
@@ -52,20 +52,25 @@ def read_fit_data(train: tuple[str, ...], valid: tuple[str, ...], split: str | N
     held = [conversation for path in valid for conversation in read_conversations(path)]
     if split:
         return _split(conversations, split, sources)
-    if not held and len(conversations) >= _ENOUGH_TO_HOLD_OUT:
+    different = len({content_key(conversation) for conversation in conversations})
+    if not held and different >= _ENOUGH_TO_HOLD_OUT:
         conversations, held = hold_out(conversations, (1 - _HELD_OUT, _HELD_OUT))
         notes.append(Note(f"no VALID given: {len(held)} of {len(conversations) + len(held)} conversations held out"))
     elif not held:
-        notes.append(Note(f"only {len(conversations)} conversations and no VALID: the best is by training loss", True))
+        notes.append(
+            Note(
+                f"fewer than {_ENOUGH_TO_HOLD_OUT} different conversations and no VALID: the best is by training loss",
+                True,
+            )
+        )
     return FitData(conversations, held, [], sources, tuple(notes))
 
 
 def _split(conversations: list[Conversation], split: str, sources: tuple[str, ...]) -> FitData:
     shares = parse_split(split)
-    if len(conversations) < 3:
-        raise DataError(f"{sources[0]}: expected at least 3 conversations to split, got {len(conversations)}")
+    different = len({content_key(conversation) for conversation in conversations})
+    if different < 3:
+        raise DataError(f"{sources[0]}: expected at least 3 different conversations to split, got {different}")
     train, valid, test = hold_out(conversations, shares)
-    if not train:
-        raise DataError(f"{sources[0]}: expected enough different conversations to split, got {len(conversations)}")
     note = Note(f"split {split}: {len(train)} to train, {len(valid)} to validate, {len(test)} to test")
     return FitData(train, valid, test, sources, (note,))

@@ -39,12 +39,14 @@ def evaluate_model(
     request: EvaluationRequest, settings: EvaluationSettings, machine: ComputeSettings
 ) -> Iterator[Note | EvaluationStepped | Measured]:
     """Measure a model; raises GateMissed at the end if a figure misses its gate."""
+    measures_sample = request.data is None and request.probes is None
+    if not measures_sample:
+        _check_gates(request, settings)
     check_model(request.model)
     record = read_record(request.model)
-    if request.data is None and request.probes is None:
+    if measures_sample:
         request = _on_the_sample(request, record)
         yield Note("no DATA given: measuring on the packaged sample's test conversations and probes")
-    _check_gates(request, settings)
     conversations = [] if request.data is None else read_conversations(request.data)
     probes = [] if request.probes is None else read_probes(request.probes)
 

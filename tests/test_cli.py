@@ -1,0 +1,247 @@
+"""The command line: what it says, to which stream, in which words."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from conftest import Convmodel
+from convmodel_cli.cli.display import duration, escaped, short_count, sparkline
+from convmodel_cli.settings import (
+    ChatSettings,
+    ComputeSettings,
+    EvaluationSettings,
+    GenerationSettings,
+    RunSettings,
+    SamplingSettings,
+    ScreenSettings,
+    TrainingSettings,
+    option_name,
+    parse_duration,
+    parse_split,
+)
+from helpers import write_jsonl
+
+GROUPS = {
+    "fit": (RunSettings, TrainingSettings, ComputeSettings, ScreenSettings),
+    "eval": (EvaluationSettings, ComputeSettings, ScreenSettings),
+    "generate": (GenerationSettings, SamplingSettings, ComputeSettings, ScreenSettings),
+    "chat": (ChatSettings, SamplingSettings, ComputeSettings, ScreenSettings),
+}
+
+
+@pytest.mark.parametrize("command", GROUPS)
+def test_help_lists_every_setting_of_a_command(
+    convmodel: Convmodel, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    outcome = convmodel(command, "-h")
+    assert outcome.code == 0
+    for group in GROUPS[command]:
+        for setting in fields(group):
+            assert option_name(setting) in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["fit", "--epochs", "0"], "--epochs: expected at least 1, got 0"),
+        (["fit", "--learning-rate", "-1"], "--learning-rate: expected a number above 0, got -1"),
+        (["fit", "--warmup", "2"], "--warmup: expected at most 1, got 2"),
+        (["fit", "--max-time", "soon"], "--max-time: expected a time like 90s, 10m or 1h30m, got 'soon'"),
+        (["fit", "--split", "80/30/10"], "--split: expected three percentages that sum to 100"),
+        (["fit", "--eopchs", "3"], "--epochs"),
+        (["fit", "--precision", "fp16"], "bf16 is as small and as fast"),
+        (["eval", "--min-probes", "3", "x.jsonl"], "--min-probes needs --probes"),
+        (["generate", "-m", "gpt2"], "nothing to answer"),
+        (["generate", "-m", "gpt2", "Hello", "-i", "x"], "exclude each other"),
+        (["generate", "-m", "gpt2", "  "], "only white space"),
+        (["generate", "--top-p", "0", "x"], "--top-p: expected a number above 0, got 0"),
+        (["dance"], "No such command"),
+    ],
+)
+def test_a_usage_error_is_a_sentence_and_exits_2(convmodel: Convmodel, arguments: list[str], expected: str) -> None:
+    outcome = convmodel(*arguments)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert outcome.err.startswith("error: ")
+    assert expected in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_bad_lines_are_listed_up_to_twenty_and_all_with_verbose(convmodel: Convmodel, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "bad.jsonl", [["a", "b"]] + [1] * 25)
+    outcome = convmodel("fit", data)
+    assert outcome.code == 3
+    assert outcome.err.count("expected a list of turns") == 20
+    assert "... and 5 more" in outcome.err
+    assert "25 bad lines, 1 good" in outcome.err
+    assert convmodel("fit", data, "-v").err.count("expected a list of turns") == 25
+
+
+def test_an_error_reads_as_documented(convmodel: Convmodel, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "talk.jsonl", [["a", "b"]] * 16 + [17])
+    assert convmodel("fit", "talk.jsonl").err == (
+        "error: talk.jsonl:17: expected a list of turns, got the number 17\n"
+        'hint: write each conversation on one line, like ["Hello", "Hi there"]\n'
+    )
+
+
+def test_options_come_from_the_environment_and_the_command_line_wins(
+    convmodel: Convmodel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONVMODEL_FIT_EPOCHS", "0")
+    assert "--epochs: expected at least 1, got 0" in convmodel("fit").err
+    assert "no such file" in convmodel("fit", "none.jsonl", "--epochs", "1").err
+
+
+def test_an_internal_error_is_one_line_and_a_traceback_with_debug(
+    convmodel: Convmodel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("boom\x1b[31m")
+
+    monkeypatch.setattr("convmodel_cli.workflows.fit.read_fit_data", broken)
+    outcome = convmodel("fit")
+    assert outcome.code == 1
+    assert "internal error: RuntimeError: boom\\x1b[31m" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert "Traceback" in convmodel("fit", "--debug").err
+
+
+HOSTILE = "\x1b[31m \x1b]0;t\x07 \x9b \x7f \b \r \u202e \u2066 [/] [/x] [bold]"
+
+
+def test_hostile_text_in_data_and_names_is_escaped(convmodel: Convmodel, tmp_path: Path) -> None:
+    name = "bad\x1b[31m[bold].jsonl"
+    write_jsonl(tmp_path / name, [["a", "b"], {"x" + HOSTILE: 1}])
+    outcome = convmodel("fit", name)
+    assert outcome.code == 3
+    assert "bad\\x1b[31m[bold].jsonl:2:" in outcome.err
+    for character in "\x1b\x9b\x7f\b\r\u202e\u2066\x07":
+        assert character not in outcome.err
+
+
+def test_escaping_keeps_newlines_joiners_and_marks() -> None:
+    assert escaped("a\nb\tc\u200d\u200ce\u0301") == "a\nb\tc\u200d\u200ce\u0301"
+    assert escaped("\x1b\x9b\ud800\u2028") == "\\x1b\\x9b\\ud800\\u2028"
+
+
+def test_json_escapes_what_could_steer_a_terminal(convmodel: Convmodel, trained: str) -> None:
+    outcome = convmodel("generate", "-m", trained, "a\x7f\x9b\u202eb", "--json", "--greedy")
+    assert not {"\x7f", "\x9b", "\u202e"} & set(outcome.out)
+    assert json.loads(outcome.out)["context"] == ["a\x7f\x9b\u202eb"]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("1.5h", 5400)])
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+def test_splits_are_read() -> None:
+    assert parse_split("80/10/10") == (0.8, 0.1, 0.1)
+
+
+def test_figures_are_shown_short() -> None:
+    assert [duration(192), duration(3792)] == ["3:12", "1:03:12"]
+    assert [short_count(8210), short_count(124_000_000), short_count(7)] == ["8.21k", "124M", "7"]
+    assert sparkline([3, 1, 2]) == "█▁▅"
+    assert sparkline([1, 1]) == "▁▁"
+
+
+def on_a_terminal(arguments: list[str], typed: list[tuple[bytes, bytes]], folder: Path, seconds: float = 60) -> bytes:
+    """Run the program on a pseudo-terminal; `typed` holds (what to wait for, what to type then)."""
+    pid, master = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+        environment.pop("CI", None)
+        os.execve(sys.executable, [sys.executable, "-m", "convmodel_cli", *arguments], environment)
+    seen = b""
+    waiting = list(typed)
+    position = 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if waiting and waiting[0][0] in seen[position:]:
+            position = len(seen)
+            os.write(master, waiting.pop(0)[1])
+        if not select.select([master], [], [], 0.2)[0]:
+            continue
+        try:
+            chunk = os.read(master, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        seen += chunk
+        if b"\x1b[6n" in chunk:  # the program asks where the cursor is
+            os.write(master, b"\x1b[1;1R")
+    else:
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    return seen + b"\nexit " + str(os.waitstatus_to_exitcode(status)).encode()
+
+
+def test_chat_on_a_terminal_keeps_the_conversation_and_obeys_commands(trained: str, tmp_path: Path) -> None:
+    typed = [
+        (b"you>", b"What do you eat?\r"),
+        (b"beans.", b"And to drink?\r"),
+        (b"water.", b"/histroy\r"),
+        (b"did you mean /history", b"/history\r"),
+        (b"Only water.", b"/clear\r"),
+        (b"starts over", b"\x03"),
+        (b"you>", b"/exit\r"),
+    ]
+    seen = on_a_terminal(["chat", "-m", trained, "--greedy"], typed, tmp_path).decode()
+    assert seen.endswith("exit 0"), seen
+    assert "I like rice and beans." in seen
+
+
+def test_ctrl_d_leaves_the_chat(trained: str, tmp_path: Path) -> None:
+    seen = on_a_terminal(["chat", "-m", trained], [(b"you>", b"\x04")], tmp_path).decode()
+    assert seen.endswith("exit 0"), seen
+
+
+def test_ctrl_c_stops_a_response_and_the_chat_goes_on(trained: str, tmp_path: Path) -> None:
+    options = ["--min-new-tokens", "3000", "--max-new-tokens", "3000"]
+    folder = tmp_path / "long"
+    subprocess.run(["cp", "-r", trained, str(folder)], check=True)
+    record = json.loads((folder / "convmodel.json").read_text())
+    (folder / "convmodel.json").write_text(json.dumps({**record, "max_context": 1024}))
+    typed = [(b"you>", b"Hi!\r"), (b"bot>", b"\x03"), (b"[stopped]", b"/exit\r")]
+    seen = on_a_terminal(["chat", "-m", str(folder), *options], typed, tmp_path).decode()
+    assert seen.endswith("exit 0"), seen
+
+
+def test_a_run_on_a_terminal_draws_a_bar(tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "data.jsonl", [[f"a {number}", "c d"] for number in range(30)])
+    seen = on_a_terminal(["fit", data, "-o", "out", "--epochs", "3", "--batch-size", "1"], [], tmp_path).decode()
+    assert seen.endswith("exit 0"), seen
+    for part in ("epoch ", "tok/s", "ETA", "lr ", " GB", "portability"):
+        assert part in seen
+
+
+def test_a_reader_that_leaves_early_is_no_error(trained: str, tmp_path: Path) -> None:
+    lines = b"Hi!\n" * 50
+    command = f"{sys.executable} -m convmodel_cli generate -m {trained} -i - --batch-size 1 | head -1"
+    done = subprocess.run(["bash", "-c", command], input=lines, capture_output=True, cwd=tmp_path, check=False)
+    assert done.stdout.count(b"\n") == 1
+    assert done.stderr == b""
+
+
+def test_a_full_device_is_a_storage_error(trained: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m convmodel_cli generate -m {trained} Hi > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 7
+    assert "No space left" in done.stderr and "Traceback" not in done.stderr
