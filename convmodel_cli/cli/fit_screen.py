@@ -69,7 +69,7 @@ class _Drawing:
 
     def _start(self, event: Started) -> None:
         self._last = event.steps
-        self._every = max(1, math.ceil((event.steps / event.eval_every + 2) / (_MOST_LINES - 10)))
+        self._every = max(1, math.ceil((event.steps / event.eval_every + 2) / (_MOST_LINES - 18)))
         self._screen.say(
             f"training {event.base} ({short_count(event.parameters)} parameters) on "
             f"{event.train_conversations:,} conversations, {event.train_targets:,} tokens to learn: "

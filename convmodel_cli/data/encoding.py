@@ -7,19 +7,13 @@
     targets       .      x      x    x    x    x      x     (all turns learned)
 
 A learned turn's targets are its tokens and the sep that closes it. `<sep>` stands for the tokenizer's sep token.
-
-A conversation longer than `max_length` is cut into windows. Each window trains turns of its own and shows before them
-as many earlier ones as fit in half a window; with room for 12 tokens, and turns a b c of 4, 4 and 3 tokens:
-
-    <sep> a a a a <sep> b b b b <sep>           trains a and b
-    <sep> b b b b <sep> c c c <sep>             shows b again, trains c
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
@@ -27,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convmodel_cli.data.formats import Conversation
+from convmodel_cli.data.windows import Part, cut_into_windows
 from convmodel_cli.errors import DataError
 
 _CONVERSATIONS_PER_CALL = 1000
@@ -103,24 +98,6 @@ class Sequences:
         return int(self.targets.sum())
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A turn or a piece of one, as it stands in a window; `closed` if its sep follows.
-
-    `index` is the turn's place in the conversation, `num_bytes` its size if it is learned and ends here.
-    """
-
-    ids: list[int]
-    index: int
-    learned: bool
-    num_bytes: int = 0
-    closed: bool = True
-
-    @property
-    def size(self) -> int:
-        return len(self.ids) + self.closed
-
-
 def learned_turns(conversation: Conversation, learn: str) -> tuple[bool, ...]:
     """Which turns are targets: the record's own flags, else by `learn` (auto, all, responses, last)."""
     count = len(conversation.turns)
@@ -148,7 +125,7 @@ def encode_conversations(
         for conversation in chunk:
             turn_ids = list(islice(encoded, len(conversation.turns)))
             head = [vocabulary.sep_id, *_persona_ids(conversation, vocabulary, max_length)]
-            for window in _Windows(_parts(conversation, turn_ids, learn), len(head), max_length).cut():
+            for window in cut_into_windows(_parts(conversation, turn_ids, learn), len(head), max_length):
                 if any(part.learned for part in window):
                     builder.add(number, head, window, vocabulary.sep_id)
             number += 1
@@ -171,79 +148,12 @@ def _persona_ids(conversation: Conversation, vocabulary: Vocabulary, max_length:
     return ids
 
 
-def _parts(conversation: Conversation, turn_ids: list[list[int]], learn: str) -> list[_Part]:
+def _parts(conversation: Conversation, turn_ids: list[list[int]], learn: str) -> list[Part]:
     learned = learned_turns(conversation, learn)
     return [
-        _Part(ids, index, learned[index], len(turn.encode()) if learned[index] else 0)
+        Part(ids, index, learned[index], len(turn.encode()) if learned[index] else 0)
         for index, (ids, turn) in enumerate(zip(turn_ids, conversation.turns, strict=True))
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Windows:
-    """Cuts the turns of one conversation into windows that begin with `head` tokens (a sep and the persona)."""
-
-    turns: list[_Part]
-    head: int
-    max_length: int
-
-    def cut(self) -> Iterator[list[_Part]]:
-        """The parts of each window: first those shown again, which are not learned there, then the new ones."""
-        next_turn = 0
-        while next_turn < len(self.turns):
-            size = self.turns[next_turn].size
-            if self.head + size > self.max_length:
-                yield from self._cut_turn(next_turn)
-                next_turn += 1
-                continue
-            context = self._context(next_turn, self.max_length - size)
-            end = self._last_that_fits(next_turn, self.head + _size(context))
-            yield context + self.turns[next_turn:end]
-            next_turn = end
-
-    def _context(self, next_turn: int, room: int) -> list[_Part]:
-        """The turns before `next_turn` that are shown again: whole ones, or the end of the one just before it."""
-        room = min(room, self.max_length // 2) - self.head
-        start = next_turn
-        while start > 0 and self.turns[start - 1].size <= room:
-            start -= 1
-            room -= self.turns[start].size
-        context = self.turns[start:next_turn]
-        if not context and next_turn > 0 and room >= 2:
-            before = self.turns[next_turn - 1]
-            context = [replace(before, ids=before.ids[1 - room :])]
-        return [_shown_again(part) for part in context]
-
-    def _last_that_fits(self, next_turn: int, used: int) -> int:
-        """Where the turns end that fit into a window of which `used` tokens are taken."""
-        end = next_turn
-        while end < len(self.turns) and used + self.turns[end].size <= self.max_length:
-            used += self.turns[end].size
-            end += 1
-        return end
-
-    def _cut_turn(self, index: int) -> Iterator[list[_Part]]:
-        """The windows of a turn that does not fit into one; each shows the end of the one before again."""
-        turn = self.turns[index]
-        context = self._context(index, self.max_length)
-        done = 0
-        while True:
-            room = self.max_length - self.head - _size(context)
-            if turn.size - done <= room:
-                yield [*context, replace(turn, ids=turn.ids[done:])]
-                return
-            yield [*context, replace(turn, ids=turn.ids[done : done + room], num_bytes=0, closed=False)]
-            done += room
-            overlap = max(0, self.max_length // 2 - self.head)
-            context = [_shown_again(replace(turn, ids=turn.ids[max(0, done - overlap) : done], closed=False))]
-
-
-def _shown_again(part: _Part) -> _Part:
-    return replace(part, learned=False, num_bytes=0)
-
-
-def _size(parts: list[_Part]) -> int:
-    return sum(part.size for part in parts)
 
 
 class _Builder:
@@ -257,7 +167,7 @@ class _Builder:
         self._conversations = array("q")
         self._num_bytes = array("q")
 
-    def add(self, conversation: int, head: list[int], window: list[_Part], sep_id: int) -> None:
+    def add(self, conversation: int, head: list[int], window: list[Part], sep_id: int) -> None:
         first_speaker = window[0].index % 2
         self._extend(head, [first_speaker] * len(head), learned=False)
         for part in window:
