@@ -11,7 +11,7 @@ model.save_pretrained("model")
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from convmodel_cli.settings import NEW_BASES, ComputeSettings, TrainingSettings
 from convmodel_cli.workflows.answer import Limits, make_context
 from convmodel_cli.workflows.improve import RunState, improve
 from convmodel_cli.workflows.plan import make_plan
-from convmodel_cli.workflows.run_folder import read_record, write_model_files
+from convmodel_cli.workflows.run_folder import RunRecord, as_content, read_record, write_model_files, write_record
 
 if TYPE_CHECKING:
     from convmodel_cli.model.compute import Compute
@@ -92,14 +92,10 @@ class ConversationTokenizer:
 class ConversationModel:
     """A model to train and talk with. `hf_model` and `tokenizer` are the parts underneath."""
 
-    def __init__(
-        self, model: LanguageModel, compute: Compute, base: str, speaker_ids: str, max_context: int | None
-    ) -> None:
+    def __init__(self, model: LanguageModel, compute: Compute, run: RunRecord) -> None:
         self._model = model
         self._compute = compute
-        self._base = base
-        self._speaker_ids = speaker_ids
-        self._max_context = max_context
+        self._run = run
         self.history = History()
         model.move_to(compute.device)
 
@@ -108,9 +104,7 @@ class ConversationModel:
         """Load a folder or a model of the hub; raises ModelError."""
         from convmodel_cli.model.checkpoint import load_model
 
-        record = read_record(name)
-        compute = _compute(device, seed)
-        return cls(load_model(name), compute, name, record.speaker_ids, record.max_context)
+        return cls(load_model(name), _compute(device, seed), replace(read_record(name), base=name))
 
     @classmethod
     def new(
@@ -128,7 +122,8 @@ class ConversationModel:
 
         texts = (turn for conversation in conversations for turn in conversation)
         compute = _compute(device, seed)
-        return cls(new_model(SIZES[base], texts, vocab_size, seed), compute, base, "mixed", None)
+        run = RunRecord(base=base, speaker_ids=TrainingSettings().speaker_ids)
+        return cls(new_model(SIZES[base], texts, vocab_size, seed), compute, run)
 
     @property
     def hf_model(self) -> Any:
@@ -155,7 +150,7 @@ class ConversationModel:
         training = _training_settings(settings)
         train = _conversations(train_iterator, "train_iterator")
         valid = [] if valid_iterator is None else _conversations(valid_iterator, "valid_iterator")
-        plan = make_plan(self._model, self._base, train, valid, training, self._compute)
+        plan = make_plan(self._model, self._run.base, train, valid, training, self._compute)
         state = RunState()
         best = copy_of_weights(self.hf_model)
         for event in improve(self._model, plan, self._compute, state):
@@ -165,7 +160,7 @@ class ConversationModel:
                     best = copy_of_weights(self.hf_model)
         restore_weights(self.hf_model, best)
         self.hf_model.eval()
-        self._speaker_ids, self._max_context = plan.speaker_ids, plan.max_context
+        self._run = RunRecord(plan.speaker_ids, plan.learn, plan.max_length, plan.max_context, plan.base)
         if output is not None:
             self.save_pretrained(output)
         return self
@@ -183,17 +178,18 @@ class ConversationModel:
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         write_model_files(self._model, path)
+        write_record(path, as_content(self._run))
         save_weights(self._model, path, {})
 
     def generate(self, context: list[str], persona: str = "", **options: Any) -> ConversationResponses:
         """Responses to the turns of a context; `options` are those of transformers' `generate`."""
         import torch
 
-        limit = self._max_context or self._model.max_positions
+        limit = self._run.max_context or self._model.max_positions
         limits = Limits(options.pop("max_new_tokens", 64), limit)
-        encoded = make_context(self._model, context, persona, limits)
+        encoded, _ = make_context(self._model, context, persona, limits)
         inputs: dict[str, Any] = {"input_ids": torch.tensor([encoded.ids], device=self._compute.device)}
-        if self._model.takes_types and self._speaker_ids != "off":
+        if self._model.takes_types and self._run.speaker_ids != "off":
             inputs["token_type_ids"] = torch.tensor([encoded.types], device=self._compute.device)
         ended = {"eos_token_id": self._model.sep_id, "pad_token_id": self._model.sep_id}
         with torch.inference_mode():

@@ -44,7 +44,7 @@ def contexts_of(model: LanguageModel) -> list[Context]:
     """20 contexts of many lengths."""
     turns = [talk[:end] for talk in TALKS for end in range(1, len(talk) + 1)]
     turns += [[first[0], second[1], first[0]] for first in TALKS for second in TALKS][: 20 - len(turns)]
-    return [make_context(model, part, "", LIMITS) for part in turns][:20]
+    return [make_context(model, part, "", LIMITS)[0] for part in turns][:20]
 
 
 def own_generate(model: LanguageModel, context: Context, max_new_tokens: int) -> list[int]:
@@ -106,7 +106,7 @@ def test_sampled_responses_depend_neither_on_the_batch_nor_on_the_order(model: L
 def test_a_response_stops_by_itself_and_holds_no_sep(model: LanguageModel, compute: Compute) -> None:
     for talk in TALKS:
         for shown in range(1, len(talk), 2):
-            context = make_context(model, talk[:shown], "", LIMITS)
+            context = make_context(model, talk[:shown], "", LIMITS)[0]
             [(_, response)] = answer_all(model, [context], GREEDY, compute, True, 1)
             assert response.text == talk[shown]
             assert response.finish == "stop"
@@ -114,7 +114,7 @@ def test_a_response_stops_by_itself_and_holds_no_sep(model: LanguageModel, compu
 
 def test_max_new_tokens_are_kept_exactly(model: LanguageModel, compute: Compute) -> None:
     sampling = SamplingSettings(greedy=True, max_new_tokens=3)
-    context = make_context(model, ["Where do you live?"], "", Limits(3, 200))
+    context = make_context(model, ["Where do you live?"], "", Limits(3, 200))[0]
     [ids], [finish] = collect(respond(model, [context], sampling, compute), 1)
     assert len(ids) == 3
     assert finish == "length"
@@ -122,7 +122,7 @@ def test_max_new_tokens_are_kept_exactly(model: LanguageModel, compute: Compute)
 
 def test_min_new_tokens_hold_the_sep_back(model: LanguageModel, compute: Compute) -> None:
     sampling = SamplingSettings(greedy=True, max_new_tokens=30, min_new_tokens=25)
-    context = make_context(model, ["Good night!"], "", Limits(30, 200))
+    context = make_context(model, ["Good night!"], "", Limits(30, 200))[0]
     [ids], _ = collect(respond(model, [context], sampling, compute), 1)
     assert len(ids) >= 25
     assert model.sep_id not in ids
@@ -290,7 +290,7 @@ def test_streams_differ_by_seed_context_and_candidate_and_repeat() -> None:
 
 def test_the_penalty_leaves_the_sep_alone(model: LanguageModel, compute: Compute) -> None:
     sampling = SamplingSettings(greedy=True, repetition_penalty=5.0, max_new_tokens=20)
-    context = make_context(model, ["Good night!"], "", LIMITS)
+    context = make_context(model, ["Good night!"], "", LIMITS)[0]
     [(_, response)] = answer_all(model, [context], sampling, compute, True, 1)
     assert response.finish == "stop"
     assert re.fullmatch(r"Sleep well\.", response.text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -175,7 +176,9 @@ def chat(
     from convmodel_cli.cli.display import Screen
     from convmodel_cli.workflows.chat import open_chat
 
-    talk = chat_on_terminal if sys.stdin is not None and sys.stdin.isatty() else chat_on_pipe
+    if sys.stdin is None:
+        raise UsageError("standard input is closed", "pipe the turns in, or run it on a terminal")
+    talk = chat_on_terminal if sys.stdin.isatty() else chat_on_pipe
     talk(open_chat(model, settings, sampling, compute), Screen(screen))
 
 
@@ -227,6 +230,8 @@ def _from_typer(error: Any) -> UsageError:
 def _fail(error: ConvmodelError, arguments: list[str]) -> int:
     from convmodel_cli.cli.display import Screen
 
+    if sys.stderr is None:
+        return error.exit_code
     verbose = "-v" in arguments or "--verbose" in arguments
     Screen(ScreenSettings(verbose=verbose)).error(error)
     return error.exit_code
@@ -241,5 +246,8 @@ def _fail_internally(error: Exception, arguments: list[str]) -> int:
 
 
 def main() -> None:
-    """The console script."""
+    """The console script. Whatever the locale, text goes out as UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))

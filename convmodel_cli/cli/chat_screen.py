@@ -69,8 +69,9 @@ def chat_on_terminal(chat: Chat, screen: Screen) -> None:
 
 def _answer(chat: Chat, text: str, screen: Screen) -> None:
     """Stream the response."""
+    events = chat.say(text)
     screen.write(_ANSWER)
-    for event in chat.say(text):
+    for event in events:
         _announce(event, screen)
         if isinstance(event, Piece):
             screen.write(escaped(event.text))

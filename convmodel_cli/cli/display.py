@@ -15,7 +15,7 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from convmodel_cli.errors import ConvmodelError, DataError
+from convmodel_cli.errors import ConvmodelError, DataError, StorageError
 from convmodel_cli.settings import ScreenSettings
 
 _BAD_LINES_SHOWN = 20
@@ -65,6 +65,8 @@ class Screen:
 
     def write(self, text: str) -> None:
         """A part of a line of the result, visible at once."""
+        if sys.stdout is None:
+            raise StorageError("standard output is closed")
         sys.stdout.write(text)
         sys.stdout.flush()
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from convmodel_cli.cli.display import Screen, one_line
-from convmodel_cli.events import Answered, Measured, Note
+from convmodel_cli.events import Answered, Dropped, Measured, Note
 
 
 def show_evaluation(events: Iterable[Any], screen: Screen) -> None:
@@ -39,10 +39,12 @@ def _figures(event: Measured) -> list[tuple[str, str]]:
     return rows
 
 
-def show_responses(events: Iterable[Answered], screen: Screen) -> None:
+def show_responses(events: Iterable[Answered | Dropped], screen: Screen) -> None:
     """One response a line, in the order of the input; with --json one object for each context."""
     for event in events:
-        if event.problem:
+        if isinstance(event, Dropped):
+            screen.say(f"too long for the model: up to {event.turns} of the oldest turns are not shown to it", "yellow")
+        elif event.problem:
             _show_problem(event, screen)
         elif screen.settings.json:
             screen.result_json(answered_json(event))

@@ -133,6 +133,8 @@ def _skip_line(stream: IO[bytes]) -> None:
 def open_bytes(path: str) -> Iterator[IO[bytes]]:
     """Open a file, a gzipped file or standard input for reading; raises UsageError if that cannot be done."""
     if path == STDIN:
+        if sys.stdin is None:
+            raise UsageError("standard input is closed", "pipe the conversations in, or name a file")
         yield sys.stdin.buffer
         return
     if Path(path).is_dir():

@@ -27,28 +27,34 @@ class Limits:
 
 def make_context(
     model: LanguageModel, turns: Sequence[str], persona: str, limits: Limits, candidate: int = 0
-) -> Context:
-    """The newest turns that fit, encoded as in training."""
+) -> tuple[Context, int]:
+    """(context, number of turns dropped from its start): the newest turns that fit, encoded as in training."""
     vocabulary = model.vocabulary
     persona_ids = vocabulary.encode_persona(persona)
     encoded = vocabulary.encode(turns_to_encode(turns, persona))
-    context, _ = fit_context(encoded, persona_ids, vocabulary.sep_id, limits, candidate)
-    return context
+    return fit_context(encoded, persona_ids, vocabulary.sep_id, limits, candidate)
+
+
+def check_persona(persona: Sequence[int], limits: Limits) -> None:
+    """Refuse a persona that leaves no room for the conversation; raises UsageError."""
+    from convmodel_cli.model.generation import context_room
+
+    most = context_room(limits.max_new_tokens, limits.max_context) // 2
+    if len(persona) > most:
+        raise UsageError(
+            f"the persona: expected at most {most} tokens, half of what the model can be shown, got {len(persona)}",
+            "shorten it",
+        )
 
 
 def fit_context(
     turns: Sequence[Sequence[int]], persona: Sequence[int], sep_id: int, limits: Limits, candidate: int = 0
 ) -> tuple[Context, int]:
-    """(context, number of turns dropped from its start) for encoded turns; raises UsageError for a long persona."""
+    """As `make_context`, for encoded turns; raises UsageError for a persona that leaves no room."""
     from convmodel_cli.model.generation import Context, context_room
 
+    check_persona(persona, limits)
     room = context_room(limits.max_new_tokens, limits.max_context)
-    if 2 * len(persona) > room:
-        raise UsageError(
-            f"the persona: expected at most {room // 2} tokens, half of what the model can be shown, "
-            f"got {len(persona)}",
-            "shorten it",
-        )
     ids, types, dropped = encode_context(turns, persona, sep_id, room)
     max_response = min(limits.max_new_tokens, limits.max_context - len(ids))
     return Context(tuple(ids), tuple(types), max_response, candidate), dropped
@@ -86,7 +92,7 @@ def answer_one(
     with_types: bool,
 ) -> Response:
     """The response to one context."""
-    context = make_context(model, turns, persona, Limits(sampling.max_new_tokens, max_context))
+    context, _ = make_context(model, turns, persona, Limits(sampling.max_new_tokens, max_context))
     [(_, response)] = answer_all(model, [context], sampling, compute, with_types, batch_size=1)
     return response
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from convmodel_cli.events import Dropped, Piece, Response
 from convmodel_cli.settings import ChatSettings, ComputeSettings, SamplingSettings
-from convmodel_cli.workflows.answer import Limits, ResponseBuilder, fit_context
+from convmodel_cli.workflows.answer import Limits, ResponseBuilder, check_persona, fit_context
 from convmodel_cli.workflows.run_folder import check_model, read_record
 
 if TYPE_CHECKING:
@@ -41,7 +41,14 @@ class Chat:
     _stopping: bool = False
 
     def say(self, text: str) -> Iterator[Dropped | Piece | Response]:
-        """Take the user's turn and answer it: pieces of text as they are made, at last the whole response."""
+        """Take the user's turn and answer it: pieces of text as they are made, at last the whole response.
+
+        From this call on, before the first piece is asked for, `stop` stops this response.
+        """
+        self._stopping = False
+        return self._answer(text)
+
+    def _answer(self, text: str) -> Iterator[Dropped | Piece | Response]:
         from convmodel_cli.model.generation import respond
 
         turn = ChatTurn(text, tuple(self._encode(text)))
@@ -58,14 +65,13 @@ class Chat:
                 yield Piece(piece)
             if self._stopping:
                 break
-        self._stopping = False
         response = builder.response()
         if builder.ids:
             self.turns += [turn, ChatTurn(response.text, builder.ids)]
         yield response
 
     def stop(self) -> None:
-        """Stop the response that is being made or about to be, after the token in hand; what was said stays."""
+        """Stop the response that is being made, after the token in hand; what was said stays."""
         self._stopping = True
 
     def clear(self) -> None:
@@ -91,5 +97,6 @@ def open_chat(model_name: str, settings: ChatSettings, sampling: SamplingSetting
     model = load_model(model_name)
     model.move_to(compute.device)
     limits = Limits(sampling.max_new_tokens, record.max_context or model.max_positions)
+    check_persona(model.vocabulary.encode_persona(settings.persona), limits)
     with_types = record.speaker_ids != "off" and model.takes_types
     return Chat(model, compute, sampling, limits, with_types, Memory(), persona=settings.persona)

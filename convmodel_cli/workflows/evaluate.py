@@ -15,6 +15,7 @@ from convmodel_cli.events import EvaluationStepped, Measured, Note
 from convmodel_cli.settings import ComputeSettings, EvaluationSettings, SamplingSettings
 from convmodel_cli.workflows.answer import Limits, answer_all, make_context
 from convmodel_cli.workflows.data import sample_file
+from convmodel_cli.workflows.plan import window_length
 from convmodel_cli.workflows.run_folder import RunRecord, check_model, read_record
 
 if TYPE_CHECKING:
@@ -39,16 +40,9 @@ def evaluate_model(
     request: EvaluationRequest, settings: EvaluationSettings, machine: ComputeSettings
 ) -> Iterator[Note | EvaluationStepped | Measured]:
     """Measure a model; raises GateMissed at the end if a figure misses its gate."""
-    measures_sample = request.data is None and request.probes is None
-    if not measures_sample:
-        _check_gates(request, settings)
-    check_model(request.model)
-    record = read_record(request.model)
-    if measures_sample:
-        request = _on_the_sample(request, record)
+    if request.data is None and request.probes is None:
         yield Note("no DATA given: measuring on the packaged sample's test conversations and probes")
-    conversations = [] if request.data is None else read_conversations(request.data)
-    probes = [] if request.probes is None else read_probes(request.probes)
+    request, record, conversations, probes = _read(request, settings)
 
     from convmodel_cli.model.checkpoint import load_model
     from convmodel_cli.model.compute import set_up
@@ -59,13 +53,11 @@ def evaluate_model(
     model = load_model(request.model)
     model.move_to(compute.device)
     with_types = (settings.speaker_ids or record.speaker_ids) != "off" and model.takes_types
-    score, num_sequences = None, 0
-    if conversations:
-        sequences = _encode(model, conversations, settings, record)
-        num_sequences = len(sequences)
+    sequences = _encode(model, conversations, settings, record) if conversations else None
+    score = None
+    if sequences is not None:
         for score in evaluate(model, _batches(model, sequences, settings, with_types, compute), compute):
             yield EvaluationStepped(score.targets / sequences.num_targets)
-    answered = {"answered": _count(model, probes, record, with_types, compute), "total": len(probes)}
     measured = Measured(
         model=request.model,
         data=None if request.data is None else shown_name(request.data),
@@ -74,14 +66,30 @@ def evaluate_model(
         bits_per_byte=None if score is None else score.bits_per_byte,
         targets=0 if score is None else score.targets,
         conversations=len(conversations),
-        sequences=num_sequences,
+        sequences=0 if sequences is None else len(sequences),
         speaker_ids="on" if with_types else "off",
         precision=compute.precision,
+        probes=_count_answered(model, probes, record, with_types, compute) if probes else None,
         seconds=time.perf_counter() - started,
-        probes=answered if probes else None,
     )
     yield measured
     _hold_gates(measured, settings)
+
+
+def _read(
+    request: EvaluationRequest, settings: EvaluationSettings
+) -> tuple[EvaluationRequest, RunRecord, list[Conversation], list[Probe]]:
+    """Check everything that can be checked without the model."""
+    measures_sample = request.data is None and request.probes is None
+    if not measures_sample:
+        _check_gates(request, settings)
+    check_model(request.model)
+    record = read_record(request.model)
+    if measures_sample:
+        request = _on_the_sample(request, record)
+    conversations = [] if request.data is None else read_conversations(request.data)
+    probes = [] if request.probes is None else read_probes(request.probes)
+    return request, record, conversations, probes
 
 
 def _on_the_sample(request: EvaluationRequest, record: RunRecord) -> EvaluationRequest:
@@ -99,7 +107,7 @@ def _encode(
     """The conversations as the run would have seen them, unless the settings say otherwise."""
     from convmodel_cli.data.encoding import encode_conversations
 
-    max_length = min(settings.max_length or record.max_length or model.max_positions, model.max_positions)
+    max_length = window_length(model, settings.max_length or record.max_length)
     sequences = encode_conversations(conversations, model.vocabulary, max_length, settings.learn or record.learn)
     if len(sequences) == 0:
         raise DataError(f"{conversations[0].file}: expected turns that count, got none", "check --learn and the flags")
@@ -119,13 +127,16 @@ def _batches(
     return evaluation_batches(sequences, with_types, budget, max_rows=settings.batch_size)
 
 
-def _count(model: LanguageModel, probes: list[Probe], record: RunRecord, with_types: bool, compute: Compute) -> int:
-    """How many probes the greedy response answers."""
+def _count_answered(
+    model: LanguageModel, probes: list[Probe], record: RunRecord, with_types: bool, compute: Compute
+) -> dict[str, int]:
+    """How many probes the greedy response answers, of how many."""
     sampling = SamplingSettings(greedy=True)
     limits = Limits(sampling.max_new_tokens, record.max_context or model.max_positions)
-    contexts = [make_context(model, probe.context, "", limits) for probe in probes]
+    contexts = [make_context(model, probe.context, "", limits)[0] for probe in probes]
     responses = answer_all(model, contexts, sampling, compute, with_types, _PROBES_AT_ONCE)
-    return sum(probes[index].is_answered_by(response.text) for index, response in responses)
+    answered = sum(probes[index].is_answered_by(response.text) for index, response in responses)
+    return {"answered": answered, "total": len(probes)}
 
 
 def _check_gates(request: EvaluationRequest, settings: EvaluationSettings) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from convmodel_cli.data.conversations import STDIN, Problem, iter_records, parse_json
 from convmodel_cli.data.formats import BadRecord, Conversation, parse_record
 from convmodel_cli.errors import DataError, UsageError
-from convmodel_cli.events import Answered, Response
+from convmodel_cli.events import Answered, Dropped, Response
 from convmodel_cli.settings import ComputeSettings, GenerationSettings, SamplingSettings
 from convmodel_cli.workflows.answer import Limits, answer_all, make_context
 from convmodel_cli.workflows.run_folder import check_model, read_record
@@ -37,7 +37,7 @@ def generate(
     settings: GenerationSettings,
     sampling: SamplingSettings,
     machine: ComputeSettings,
-) -> Iterator[Answered]:
+) -> Iterator[Answered | Dropped]:
     """Answer each context; a bad line of the input is answered by its problem, and raises DataError at the end."""
     contexts = _contexts(request)
     check_model(request.model)
@@ -61,7 +61,7 @@ def generate(
     remaining = iter(contexts)
     while part := list(islice(remaining, responder.batch_size * _BATCHES_READ_AHEAD)):
         for answered in responder.answer(part):
-            problems += bool(answered.problem)
+            problems += isinstance(answered, Answered) and bool(answered.problem)
             yield answered
     if problems:
         raise DataError(f"{request.input}: {problems} bad line{'s' * (problems > 1)}, said in their places")
@@ -119,15 +119,19 @@ class _Responder:
     def batch_size(self) -> int:
         return self.settings.batch_size or _BATCH_SIZE
 
-    def answer(self, part: list[Conversation | Problem]) -> Iterator[Answered]:
+    def answer(self, part: list[Conversation | Problem]) -> Iterator[Answered | Dropped]:
         """Answer a part of the input, in its order."""
         count = self.settings.num_responses
         good = [item for item in part if isinstance(item, Conversation)]
-        contexts = [
+        made = [
             make_context(self.model, item.turns, item.persona or self.settings.persona, self.limits, candidate)
             for item in good
             for candidate in range(count)
         ]
+        dropped = max((turns for _, turns in made), default=0)
+        if dropped:
+            yield Dropped(dropped)
+        contexts = [context for context, _ in made]
         responses: dict[int, Response] = dict(
             answer_all(self.model, contexts, self.sampling, self.compute, self.with_types, self.batch_size)
         )

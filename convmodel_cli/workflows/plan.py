@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convmodel_cli.data.formats import Conversation
-from convmodel_cli.errors import DataError
-from convmodel_cli.settings import NEW_BASES, TrainingSettings, parse_duration, recipe_for
+from convmodel_cli.errors import DataError, UsageError
+from convmodel_cli.settings import NEW_BASES, TrainingSettings, parse_duration
+from convmodel_cli.workflows.recipes import recipe_for
 
 if TYPE_CHECKING:
     from convmodel_cli.data.encoding import Sequences
@@ -62,18 +63,9 @@ def make_plan(
     compute: Compute,
 ) -> RunPlan:
     """Encode the data and decide what is open; raises DataError if nothing is left to learn."""
-    from convmodel_cli.data.encoding import encode_conversations
-
-    max_length = min(settings.max_length or model.max_positions, model.max_positions)
-    encoded = [
-        encode_conversations(part, model.vocabulary, max_length, settings.learn) if part else None
-        for part in (train, valid)
-    ]
-    sequences, valid_sequences = encoded
-    if sequences is None or len(sequences) == 0:
-        raise DataError("the training data: expected turns to learn, got none", "check --learn and the learn flags")
-    if valid_sequences is not None and len(valid_sequences) == 0:
-        raise DataError("the validation data: expected turns to learn, got none", "check --learn and the learn flags")
+    max_length = window_length(model, settings.max_length)
+    sequences = _encode(model, train, "training", max_length, settings.learn)
+    valid_sequences = _encode(model, valid, "validation", max_length, settings.learn) if valid else None
     context_source = (list(valid) or list(train))[0]
     batch_size, epochs, steps = _rhythm(base, sequences, settings)
     return RunPlan(
@@ -97,6 +89,24 @@ def make_plan(
         sample_persona="" if settings.sample else context_source.persona,
         optimization=_optimization(base, model, settings, steps, compute),
     )
+
+
+def window_length(model: LanguageModel, wanted: int | None) -> int:
+    """Tokens of the longest sequence; raises UsageError if the model cannot attend to as many as are wanted."""
+    if wanted is not None and wanted > model.max_positions:
+        raise UsageError(f"--max-length: expected at most {model.max_positions}, the model's context, got {wanted}")
+    return wanted or model.max_positions
+
+
+def _encode(
+    model: LanguageModel, conversations: Sequence[Conversation], role: str, max_length: int, learn: str
+) -> Sequences:
+    from convmodel_cli.data.encoding import encode_conversations
+
+    sequences = encode_conversations(conversations, model.vocabulary, max_length, learn)
+    if len(sequences) == 0:
+        raise DataError(f"the {role} data: expected turns to learn, got none", "check --learn and the learn flags")
+    return sequences
 
 
 def _rhythm(base: str, sequences: Sequences, settings: TrainingSettings) -> tuple[int, int, int]:

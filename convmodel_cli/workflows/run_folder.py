@@ -159,6 +159,17 @@ def read_record(folder: str) -> RunRecord:
         raise ModelError(f"{path}: expected the record of a run, got something else ({error})") from None
 
 
+def as_content(record: RunRecord) -> dict[str, Any]:
+    """What convmodel.json holds when nothing more is known than `record`."""
+    settings = {"speaker_ids": record.speaker_ids, "learn": record.learn, "max_length": record.max_length}
+    return {
+        "base": record.base,
+        "settings": settings,
+        "data": {"sample": record.sample},
+        "max_context": record.max_context,
+    }
+
+
 def write_test_file(folder: Path, conversations: list[Conversation]) -> None:
     """The conversations that a split set aside, as a file that `eval` reads."""
     with storing(folder):
