@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _FEWEST_STEPS_PER_EPOCH = 20
 _LARGEST_DERIVED_BATCH = 128
+_MOST_DERIVED_EPOCHS = 20
 _EVALUATIONS_PER_EPOCH = 4
 _SAMPLE_TURNS = 3
 _EVALUATION_BUDGET_FACTOR = 2
@@ -119,8 +120,9 @@ def _rhythm(base: str, sequences: Sequences, settings: TrainingSettings) -> tupl
         wanted = round((recipe.step_tokens or 0) / float(sequences.lengths.mean()))
         most = min(_LARGEST_DERIVED_BATCH, len(sequences) // _FEWEST_STEPS_PER_EPOCH)
         batch_size = max(1, min(wanted, most))
-    epochs = settings.epochs or recipe.epochs
-    steps = steps_per_epoch(len(sequences), batch_size) * epochs
+    per_epoch = steps_per_epoch(len(sequences), batch_size)
+    epochs = settings.epochs or max(recipe.epochs, min(_MOST_DERIVED_EPOCHS, -(-recipe.fewest_steps // per_epoch)))
+    steps = per_epoch * epochs
     return batch_size, epochs, min(steps, settings.max_steps or steps)
 
 

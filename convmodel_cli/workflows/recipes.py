@@ -8,7 +8,10 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """`step_tokens` is the size of a step if it is given in tokens rather than conversations."""
+    """`step_tokens` is the size of a step if it is given in tokens rather than conversations.
+
+    With `fewest_steps`, small data is passed over more often than `epochs` times, until there are that many steps.
+    """
 
     epochs: int
     learning_rate: float
@@ -16,14 +19,15 @@ class Recipe:
     optimizer: Literal["adamw", "muon"]
     batch_size: int | None = None
     step_tokens: int | None = None
+    fewest_steps: int = 0
 
 
 RECIPES = {
-    "new-tiny": Recipe(epochs=4, learning_rate=3e-3, dropout=0.0, optimizer="muon", step_tokens=2048),
-    "new-small": Recipe(epochs=4, learning_rate=2e-3, dropout=0.0, optimizer="muon", step_tokens=2048),
-    "new-medium": Recipe(epochs=3, learning_rate=1e-3, dropout=0.0, optimizer="muon", step_tokens=4096),
+    "new-tiny": Recipe(2, 1.2e-2, dropout=0.0, optimizer="muon", step_tokens=2048, fewest_steps=300),
+    "new-small": Recipe(2, 6e-3, dropout=0.0, optimizer="muon", step_tokens=2048, fewest_steps=300),
+    "new-medium": Recipe(2, 4e-3, dropout=0.0, optimizer="muon", step_tokens=4096, fewest_steps=300),
 }
-PRETRAINED = Recipe(epochs=3, learning_rate=5e-5, dropout=0.1, optimizer="adamw", batch_size=8)
+PRETRAINED = Recipe(3, 5e-5, dropout=0.1, optimizer="adamw", batch_size=8)
 
 
 def recipe_for(base: str) -> Recipe:
