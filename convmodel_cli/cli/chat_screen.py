@@ -69,14 +69,14 @@ def chat_on_terminal(chat: Chat, screen: Screen) -> None:
 
 def _answer(chat: Chat, text: str, screen: Screen) -> None:
     """Stream the response."""
-    events = chat.say(text)
-    screen.write(_ANSWER)
-    for event in events:
+    lead = _ANSWER  # after what is announced first
+    for event in chat.say(text):
         _announce(event, screen)
         if isinstance(event, Piece):
-            screen.write(escaped(event.text))
+            screen.write(lead + escaped(event.text))
+            lead = ""
         elif isinstance(event, Response):
-            screen.write(" [stopped]\n" if event.finish == "interrupted" else "\n")
+            screen.write(lead + (" [stopped]\n" if event.finish == "interrupted" else "\n"))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ class Compute:
 
 def set_up(settings: ComputeSettings, for_training: bool) -> Compute:
     """Decide device and precision, and set the number of threads of this process."""
+    _bound_kernel_cache()
     _keep_freed_memory()
     _quiet_libraries()
     device = torch.device(_device(settings.device))
@@ -48,6 +50,15 @@ def set_up(settings: ComputeSettings, for_training: bool) -> Compute:
     if precision == "auto":
         precision = "bf16" if for_training and _multiplies_bf16_fast(device) else "fp32"
     return Compute(device, precision, torch.get_num_threads(), settings.seed)
+
+
+def _bound_kernel_cache() -> None:
+    """Keep oneDNN from hoarding: it holds a kernel with its scratch memory for each tensor shape it has ever seen.
+
+    Nearly every step brings new shapes. Measured over 100 steps: 4.0 GB with its default of 1,024 kernels, 2.7 GB
+    with 64, at the same speed. oneDNN reads this when it first computes something.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 def _keep_freed_memory() -> None:
