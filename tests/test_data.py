@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from convmodel_cli.data.conversations import Problem, hold_out, iter_conversations, read_conversations
+from convmodel_cli.data.conversations import hold_out, iter_conversations, read_conversations
 from convmodel_cli.data.formats import Conversation, parse_record, to_record
+from convmodel_cli.data.lines import Problem
 from convmodel_cli.data.probes import Probe, read_probes
 from convmodel_cli.errors import DataError, UsageError
 from helpers import made_up_conversations, write_jsonl
@@ -23,6 +24,11 @@ def read_lines(tmp_path: Path, *lines: bytes) -> list[Conversation | Problem]:
 
 SAME = [
     ["a b", "c"],
+    [{"speaker": "Ann", "text": "a b"}, {"speaker": "Bob", "text": "c"}],
+    {"conversation": ["a b", "c"]},
+    {"conversations": [{"from": "human", "value": "a b"}, {"from": "gpt", "value": "c"}]},
+    {"instruction": "a b", "output": "c"},
+    {"instruction": "a b", "input": "", "output": "c"},
     {"turns": ["a b", "c"]},
     {"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}]},
     {"prompt": "a b", "completion": "c"},
@@ -82,6 +88,34 @@ BAD_LINES = [
     (b'{"turns": ["a", "b"], "learn": [true]}', "one flag for each of the 2 turns, got 1"),
     (b'{"turns": ["a", "b"], "learn": "yes"}', 'expected "learn" to be a list of true and false'),
     (b'{"turns": ["a", "b"], "persona": 1}', '"persona": expected a string, got the number 1'),
+    (b'[["a"], {"b": 1}]', "turn 1: expected a string, got a list of 1"),
+    (b'[{"speaker": "A", "text": "a"}, {"text": "b"}]', 'part 2: expected an object with "speaker" and "text"'),
+    (b'[{"speaker": "A", "text": "a"}, {"speaker": 2, "text": "b"}]', 'expected "speaker" to be a string'),
+    (
+        b'[{"speaker": "A", "text": "a"}, {"speaker": "B", "text": "b"}, {"speaker": "C", "text": "c"}]',
+        "expected two speakers, got 3: A, B, C",
+    ),
+    (b'{"conversations": [{"from": "dog", "value": "a"}]}', 'message 1: expected the from "system", "human" or "gpt"'),
+    (b'{"instruction": "a"}', 'expected "output" beside "instruction"'),
+    (b'{"turns": ["a", "b"], "turns": ["c", "d"]}', 'expected each key once, got "turns" twice'),
+    (b'["a", NaN]', "expected JSON, got something else in column"),
+    (b'["a", "b"] // why', "expected JSON, got something else in column"),
+    (b'["a", "b"] ["c", "d"]', "expected JSON, got something else in column"),
+    (b'["a", 123456789012345678901234567890]', "turn 2: expected a string, got the number"),
+    (b'["a", "\\ud800"]', "expected JSON, got something else in column"),
+    (b'["a", "\xc0\xaf"]', "expected UTF-8, got the byte 0xc0 in column 8"),
+    (b'["a", "\xed\xa0\x80"]', "expected UTF-8, got the byte 0xed in column 8"),
+    (b'["a", "b\x00"]', "expected JSON, got something else in column"),
+    (b'\xef\xbb\xbf["a", "b"]', "expected JSON, got something else in column 1"),
+    (b'["a",\r"b\rc"]', "expected JSON, got something else in column"),
+    ('["a", "b"]'.encode("utf-16"), "expected UTF-8, got the byte 0xff in column 1"),
+    (b"[" * 900 + b"]" * 900, "turn 1: expected a string, got a list of 1"),
+    (b"[" * 2000 + b"]" * 2000, "expected JSON, got something else in column"),
+    (b'{"a":' * 1010 + b"1" + b"}" * 1010, "nested too deep"),
+    (b'["a", true]', "turn 2: expected a string, got true"),
+    (b'["a", {"b": 1}]', 'turn 2: expected a string, got an object with "b"'),
+    (b'{"turns": []}', "expected at least two turns, got an empty list"),
+    (b"{}", "got an empty object"),
     (b'{"prompt": "a"}', 'expected "completion" or "response" beside "prompt"'),
     (b'{"messages": 3}', 'expected "messages" to be a list, got the number 3'),
     (b'{"messages": [{"role": "bot", "content": "a"}]}', 'message 1: expected the role "system", "user"'),
@@ -89,7 +123,7 @@ BAD_LINES = [
 ]
 
 
-@pytest.mark.parametrize(("line", "expected"), BAD_LINES, ids=[line.decode("latin-1") for line, _ in BAD_LINES])
+@pytest.mark.parametrize(("line", "expected"), BAD_LINES, ids=[repr(line[:40]) for line, _ in BAD_LINES])
 def test_a_bad_line_is_reported_with_its_number_and_what_was_found(tmp_path: Path, line: bytes, expected: str) -> None:
     good, bad, other = read_lines(tmp_path, b'["good", "one"]', line, b'["good", "two"]')
     assert isinstance(good, Conversation) and isinstance(other, Conversation)
@@ -141,11 +175,58 @@ def test_gzip_is_read_like_the_plain_file_and_damage_is_an_error(tmp_path: Path)
 
 
 def test_an_over_long_line_is_refused_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convmodel_cli.data.conversations.MAX_LINE_BYTES", 50)
+    monkeypatch.setattr("convmodel_cli.data.lines.MAX_LINE_BYTES", 50)
     long = json.dumps(["x" * 300, "b"]).encode()
     first, second, third = read_lines(tmp_path, b'["a", "b"]', long, b'["c", "d"]')
     assert isinstance(second, Problem) and second.place.line == 2 and "at most 50 bytes" in second.what
     assert isinstance(first, Conversation) and isinstance(third, Conversation) and third.line == 3
+
+
+FILES = {
+    "a.jsonl": b'["a b", "c"]\n\n["d", "e"]\n',
+    "a.json": b'[\n  ["a b", "c"],\n  {"turns": ["d", "e"]}\n]\n',
+    "a.csv": b'prompt,response\r\na b,c\r\n"d","e"\r\n',
+    "b.csv": b"conversation_id,speaker,text\n1,Ann,a b\n1,Bob,c\n2,Ann,d\n2,Bob,e\n",
+    "a.tsv": b"response\tprompt\nc\ta b\ne\td\n",
+    "a.txt": b"\xef\xbb\xbfa b\nc\n\n\nd\ne",
+}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("name", FILES)
+def test_every_kind_of_file_gives_the_same_conversations(tmp_path: Path, name: str, zipped: bool) -> None:
+    path = tmp_path / (name + ".gz" * zipped)
+    path.write_bytes(gzip.compress(FILES[name]) if zipped else FILES[name])
+    assert [item.turns for item in read_conversations(str(path))] == [("a b", "c"), ("d", "e")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line", "expected"),
+    [
+        ("a.json", b'{"turns": []}', 1, "expected a JSON array of conversations"),
+        ("a.json", b'[["a", "b"],\n\n["a"]]', 3, "expected at least two turns, got only one"),
+        ("a.json", b'[["a", "b"]\n["c", "d"]]', 1, "expected a comma or ]"),
+        ("a.json", b'[["a", "b"],\n["c"', 2, "expected JSON up to the end of the array"),
+        ("a.json", b'[["a", "b"],\n{"turns": ["c", "d"], "turns": ["e", "f"]}]', 2, 'got "turns" twice'),
+        ("a.csv", b"question,answer\na,b\n", 1, "expected the columns prompt,response or conversation_id"),
+        ("a.csv", b"prompt,response\na,b\nc\n", 3, "expected 2 cells as in the header, got 1"),
+        ("a.csv", b'prompt,response\n"a\nb",c\nd,\n', 4, "expected text, got an empty string"),
+        ("a.csv", b'prompt,response\na,"b\n', 2, "expected a row of a table"),
+        ("a.csv", b"prompt,response\na,\xff\n", 2, "expected UTF-8, got the byte 0xff in column 3"),
+        ("b.csv", b"conversation_id,speaker,text\n1,A,a\n1,B,b\n2,A,c\n2,B,d\n1,A,e\n1,B,f\n", 6, "together"),
+        ("a.txt", b"a\nb\n\nc\n\nd\ne\n", 4, "expected at least two turns, got only one"),
+        ("a.txt", b"a\nb\n\xff\n", 3, "expected UTF-8, got the byte 0xff in column 1"),
+    ],
+)
+def test_faults_of_other_files_are_reported_by_line(
+    tmp_path: Path, name: str, content: bytes, line: int, expected: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    problems = [record for record in iter_conversations(str(path)) if isinstance(record, Problem)]
+    assert len(problems) >= 1
+    assert problems[0].place.line == line
+    assert expected in problems[0].what
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n  \n"])
@@ -191,3 +272,28 @@ def test_bad_probes_are_reported_by_line(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_probes(path)
     assert len(caught.value.problems) == 3
+
+
+def test_two_hundred_bad_lines_among_eight_hundred_good_are_all_found_and_only_they(tmp_path: Path) -> None:
+    kinds = [line for line, _ in BAD_LINES if not line.startswith(b"\xff\xfe")][:40]
+    assert len(kinds) == 40
+    bad = [line for line in kinds for _ in range(5)]
+    lines: list[bytes] = []
+    expected = []
+    good = iter(json.dumps(list(item.turns)).encode() for item in made_up_conversations(800))
+    for number in range(1000):
+        if number % 5 == 4:
+            expected.append(len(lines) + 1)
+            lines.append(bad[number // 5])
+        else:
+            lines.append(next(good))
+        if number % 50 == 0:
+            lines.append(b"")
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    records = list(iter_conversations(str(path)))
+    problems = [record.place.line for record in records if isinstance(record, Problem)]
+    accepted = [record.line for record in records if isinstance(record, Conversation)]
+    assert problems == expected
+    assert len(accepted) == 800
+    assert len(accepted) + len(problems) + lines.count(b"") == len(lines)

@@ -1,59 +1,20 @@
-"""Files of conversations: reading them, and what is wrong with a line.
-
-A file is JSON Lines, one record a line, perhaps gzipped; `-` is standard input. Lines are split on the byte `\\n`
-alone, because text may hold other characters that Python takes for line ends.
-"""
+"""Files of conversations: reading them, what is wrong with them, and setting some aside."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import sys
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import TypeVar
 
-import orjson
-
+from convmodel_cli.data.files import iter_records
 from convmodel_cli.data.formats import BadRecord, Conversation, parse_record
-from convmodel_cli.errors import DataError, UsageError
-
-STDIN = "-"
-STDIN_SHOWN = "<stdin>"
-MAX_LINE_BYTES = 16 * 2**20
-_MAX_DEPTH_OF_JSON = 1000
-_EXAMPLE = 'write each conversation on one line, like ["Hello", "Hi there"]'
-
+from convmodel_cli.data.lines import Problem, shown_name
+from convmodel_cli.errors import DataError
 
 Record = TypeVar("Record")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A line of a file, from 1."""
-
-    file: str
-    line: int
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A line that is no record. `str()` is `file:line: what is wrong, got what`."""
-
-    place: Place
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.place.file}:{self.place.line}: {self.what}"
-
-
-def shown_name(path: str) -> str:
-    """The name of a file in messages."""
-    return STDIN_SHOWN if path == STDIN else path
+_EXAMPLE = 'write each conversation on one line, like ["Hello", "Hi there"]'
 
 
 def read_conversations(path: str, min_turns: int = 2) -> list[Conversation]:
@@ -84,105 +45,16 @@ def bad_lines(problems: list[Problem], accepted: int, example: str = _EXAMPLE) -
     return DataError(f"{problems[0].place.file}: {lines}, {accepted:,} good", example, shown)
 
 
-def iter_conversations(path: str, min_turns: int = 2) -> Iterator[Conversation | Problem]:
-    """One conversation or problem for each line that is not blank, in the order of the file."""
-    for place, record in iter_records(path, lambda line: parse_record(parse_json(line), min_turns)):
-        yield record if isinstance(record, Problem) else replace(record, file=place.file, line=place.line)
-
-
-def iter_records(path: str, parse: Callable[[bytes], Record]) -> Iterator[tuple[Place, Record | Problem]]:
-    """What `parse` makes of each line that is not blank; it raises BadRecord for a bad one."""
-    name = shown_name(path)
-    for number, line in _numbered_lines(path):
-        place = Place(name, number)
-        if isinstance(line, str):
-            yield place, Problem(place, line)
+def iter_conversations(path: str, min_turns: int = 2, text_too: bool = False) -> Iterator[Conversation | Problem]:
+    """One conversation or problem for each record of the file, in its order."""
+    for place, record in iter_records(path, text_too):
+        if isinstance(record, Problem):
+            yield record
             continue
         try:
-            yield place, parse(line)
+            yield replace(parse_record(record, min_turns), file=place.file, line=place.line)
         except BadRecord as error:
-            yield place, Problem(place, str(error))
-
-
-def _numbered_lines(path: str) -> Iterator[tuple[int, bytes | str]]:
-    """(number from 1, line without its end) for each line that is not blank; a text in its place says its fault."""
-    number = 0
-    with open_bytes(path) as stream:
-        try:
-            while line := stream.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(line) > MAX_LINE_BYTES:
-                    yield number, f"expected a line of at most {MAX_LINE_BYTES:,} bytes, got a longer one"
-                    _skip_line(stream)
-                    continue
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                line = line.removesuffix(b"\n").removesuffix(b"\r")
-                if line.strip(b" \t\r"):
-                    yield number, line
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            yield number + 1, f"expected gzip data, got a damaged stream ({error})"
-
-
-def _skip_line(stream: IO[bytes]) -> None:
-    while (rest := stream.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
-        pass
-
-
-@contextmanager
-def open_bytes(path: str) -> Iterator[IO[bytes]]:
-    """Open a file, a gzipped file or standard input for reading; raises UsageError if that cannot be done."""
-    if path == STDIN:
-        if sys.stdin is None:
-            raise UsageError("standard input is closed", "pipe the conversations in, or name a file")
-        yield sys.stdin.buffer
-        return
-    if Path(path).is_dir():
-        raise UsageError(f"{path}: expected a file of conversations, got a folder")
-    try:
-        stream = Path(path).open("rb")  # noqa: SIM115  closed below; only opening it may fail here
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file", _near_files(path)) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read: {_reason(error)}") from None
-    with stream, _unzipped(stream, path) as content:
-        yield content
-
-
-def _unzipped(stream: IO[bytes], path: str) -> Any:
-    return gzip.open(stream, "rb") if path.endswith(".gz") else stream
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _near_files(path: str) -> str:
-    """What lies in the folder where the file was expected."""
-    folder = Path(path).parent
-    if not folder.is_dir():
-        return f"there is no folder {folder} either"
-    there = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith((".jsonl", ".jsonl.gz")))
-    where = "this folder" if str(folder) == "." else str(folder)
-    return f"{where} has {', '.join(there[:8])}" if there else f"{where} has no .jsonl file"
-
-
-def parse_json(line: bytes) -> Any:
-    """The value on one line of JSON; raises BadRecord with the column where it stops being JSON."""
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise BadRecord(_json_fault(line, error)) from None
-
-
-def _json_fault(line: bytes, error: orjson.JSONDecodeError) -> str:
-    try:
-        line.decode()
-    except UnicodeDecodeError as fault:
-        return f"expected UTF-8, got the byte 0x{line[fault.start]:02x} in column {fault.start + 1}"
-    if line.count(b"[") + line.count(b"{") > _MAX_DEPTH_OF_JSON and "recursion" in error.msg.lower():
-        return "expected a list of turns, got brackets nested over a thousand deep"
-    return f"expected JSON, got something else in column {error.colno} ({error.msg.split(':')[0]})"
+            yield Problem(place, str(error))
 
 
 def content_key(conversation: Conversation) -> str:

@@ -1,9 +1,13 @@
 """The shapes a record may have.
 
     ["Hello", "Hi there"]                                             a list of turns
-    {"turns": ["Hello", "Hi there"]}                                  the same, with room for "learn" and "persona"
+    [{"speaker": "Ann", "text": "Hello"}, ...]                        speakers, of whom there are two
+    {"turns": ["Hello", "Hi there"]}                                  a list with room for "learn" and "persona"
+    {"conversation": ["Hello", "Hi there"]}                           the same
     {"messages": [{"role": "user", "content": "Hello"}, ...]}         roles: system, user, assistant
+    {"conversations": [{"from": "human", "value": "Hello"}, ...]}     roles: system, human, gpt
     {"prompt": "Hello", "completion": "Hi there"}                     one pair; "response" is accepted too
+    {"instruction": "Add.", "input": "1 2", "output": "3"}            one pair; "input" may be missing
 
 `"learn"` (a flag per turn) and `"persona"` may stand beside any of them.
 """
@@ -12,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -64,6 +68,8 @@ def describe(value: Any) -> str:
 
 def parse_record(record: Any, min_turns: int) -> Conversation:
     """The conversation in one parsed record; raises BadRecord."""
+    if isinstance(record, list) and record and all(isinstance(part, dict) for part in record):
+        return _parse_said(record, "part", "speaker", "text", {}, min_turns)
     if isinstance(record, list):
         return _conversation(record, "a list of turns", {}, min_turns)
     if not isinstance(record, dict):
@@ -83,6 +89,20 @@ def _parse_turns(record: dict[str, Any], min_turns: int) -> Conversation:
     return _conversation(record["turns"], '"turns"', record, min_turns)
 
 
+def _parse_conversation(record: dict[str, Any], min_turns: int) -> Conversation:
+    return _conversation(record["conversation"], '"conversation"', record, min_turns)
+
+
+def _parse_instruction(record: dict[str, Any], min_turns: int) -> Conversation:
+    if "output" not in record:
+        raise BadRecord(f'expected "output" beside "instruction", got {describe(record)}')
+    prompt = _turn(record["instruction"], '"instruction"')
+    if record.get("input"):
+        prompt += "\n" + _turn(record["input"], '"input"')
+    turns = [prompt, _turn(record["output"], '"output"')]
+    return _conversation(turns, '"instruction"', record, min_turns, assistant=(False, True))
+
+
 def _parse_pair(record: dict[str, Any], min_turns: int) -> Conversation:
     answer = next((key for key in ("completion", "response") if key in record), None)
     if answer is None:
@@ -92,35 +112,61 @@ def _parse_pair(record: dict[str, Any], min_turns: int) -> Conversation:
 
 
 def _parse_messages(record: dict[str, Any], min_turns: int) -> Conversation:
-    messages = record["messages"]
-    if not isinstance(messages, list):
-        raise BadRecord(f'expected "messages" to be a list, got {describe(messages)}')
-    system: list[str] = []
-    said: list[tuple[str, str]] = []
-    for number, message in enumerate(messages, 1):
-        role, content = _message(message, number)
-        if role == "system":
-            system.append(content)
-        else:
-            said.append((role, content))
+    return _parse_said(record["messages"], "message", "role", "content", record, min_turns)
+
+
+def _parse_conversations(record: dict[str, Any], min_turns: int) -> Conversation:
+    return _parse_said(record["conversations"], "message", "from", "value", record, min_turns)
+
+
+def _parse_said(parts: Any, what: str, who: str, text: str, record: dict[str, Any], min_turns: int) -> Conversation:
+    """A list of objects that say who speaks and what; only speakers may have any name, roles are known."""
+    if not isinstance(parts, list):
+        raise BadRecord(f'expected "{what}s" to be a list, got {describe(parts)}')
+    said = [_part(part, f"{what} {number}", who, text) for number, part in enumerate(parts, 1)]
+    roles = [_ROLES.get(speaker) for speaker, _ in said]
+    if who == "speaker" and None in roles:
+        return _between_speakers(said, record, min_turns)
+    for number, (role, (name, _)) in enumerate(zip(roles, said, strict=True), 1):
+        if role is None:
+            raise BadRecord(f"{what} {number}: expected the {who} {_KNOWN_ROLES[who]}, got {describe(name)}")
+    system = [content for role, (_, content) in zip(roles, said, strict=True) if role == "system"]
     if system and "persona" in record:
         raise BadRecord('expected either a system message or "persona", got both')
-    roles, turns = _join_runs(said)
-    conversation = _conversation(
-        turns, '"messages"', record, min_turns, assistant=tuple(role == "assistant" for role in roles)
-    )
-    if not system:
-        return conversation
-    return Conversation(conversation.turns, conversation.assistant, conversation.learn, "\n".join(system))
+    spoken = [(str(role), content) for role, (_, content) in zip(roles, said, strict=True) if role != "system"]
+    speakers, turns = _join_runs(spoken)
+    assistant = tuple(speaker == "assistant" for speaker in speakers)
+    conversation = _conversation(turns, f'"{what}s"', record, min_turns, assistant)
+    return replace(conversation, persona="\n".join(system)) if system else conversation
 
 
-def _message(message: Any, number: int) -> tuple[str, str]:
-    if not isinstance(message, dict) or "role" not in message or "content" not in message:
-        raise BadRecord(f'message {number}: expected an object with "role" and "content", got {describe(message)}')
-    role = message["role"]
-    if role not in ("system", "user", "assistant"):
-        raise BadRecord(f'message {number}: expected the role "system", "user" or "assistant", got {describe(role)}')
-    return role, _turn(message["content"], f"message {number}")
+_ROLES = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+}
+_KNOWN_ROLES = {
+    "role": '"system", "user" or "assistant"',
+    "from": '"system", "human" or "gpt"',
+}
+
+
+def _between_speakers(said: list[tuple[str, str]], record: dict[str, Any], min_turns: int) -> Conversation:
+    names = list(dict.fromkeys(name for name, _ in said))
+    if len(names) > 2:
+        raise BadRecord(f"expected two speakers, got {len(names)}: {', '.join(names[:5])}")
+    _, turns = _join_runs(said)
+    return _conversation(turns, '"text"', record, min_turns)
+
+
+def _part(part: Any, what: str, who: str, text: str) -> tuple[str, str]:
+    if not isinstance(part, dict) or who not in part or text not in part:
+        raise BadRecord(f'{what}: expected an object with "{who}" and "{text}", got {describe(part)}')
+    if not isinstance(part[who], str):
+        raise BadRecord(f'{what}: expected "{who}" to be a string, got {describe(part[who])}')
+    return part[who], _turn(part[text], what)
 
 
 def _join_runs(said: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
@@ -138,7 +184,10 @@ def _join_runs(said: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
 
 _SHAPES: dict[str, Callable[[dict[str, Any], int], Conversation]] = {
     "turns": _parse_turns,
+    "conversation": _parse_conversation,
     "messages": _parse_messages,
+    "conversations": _parse_conversations,
+    "instruction": _parse_instruction,
     "prompt": _parse_pair,
 }
 

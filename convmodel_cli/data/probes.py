@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from convmodel_cli.data.conversations import Problem, collect, iter_records, parse_json
+from convmodel_cli.data.conversations import collect
+from convmodel_cli.data.files import iter_records
 from convmodel_cli.data.formats import BadRecord, describe, parse_record
+from convmodel_cli.data.lines import Problem
 
 _EXAMPLE = 'write each probe on one line, like {"context": ["I am Nora.", "Hi!", "My name?"], "answer": ["Nora"]}'
 
@@ -37,12 +39,21 @@ def _holds(text: str, word: str) -> bool:
 
 def read_probes(path: str) -> list[Probe]:
     """All probes of a file; raises DataError that lists every bad line."""
-    probes: Iterator[Probe | Problem] = (record for _, record in iter_records(path, _parse_probe))
-    return collect(path, probes, "probes", _EXAMPLE)
+    return collect(path, _iter_probes(path), "probes", _EXAMPLE)
 
 
-def _parse_probe(line: bytes) -> Probe:
-    record = parse_json(line)
+def _iter_probes(path: str) -> Iterator[Probe | Problem]:
+    for place, record in iter_records(path):
+        if isinstance(record, Problem):
+            yield record
+            continue
+        try:
+            yield _parse_probe(record)
+        except BadRecord as error:
+            yield Problem(place, str(error))
+
+
+def _parse_probe(record: Any) -> Probe:
     if not isinstance(record, dict):
         raise BadRecord(f"expected a probe, got {describe(record)}")
     for key in ("context", "answer"):

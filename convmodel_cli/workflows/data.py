@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmodel_cli.data.conversations import content_key, hold_out, read_conversations, shown_name
+from convmodel_cli.data.conversations import content_key, hold_out, read_conversations
 from convmodel_cli.data.formats import Conversation
+from convmodel_cli.data.lines import shown_name
 from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.events import Note
 from convmodel_cli.settings import parse_split

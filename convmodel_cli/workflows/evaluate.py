@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from convmodel_cli.data.conversations import read_conversations, shown_name
+from convmodel_cli.data.conversations import read_conversations
 from convmodel_cli.data.formats import Conversation
+from convmodel_cli.data.lines import shown_name
 from convmodel_cli.data.probes import Probe, read_probes
 from convmodel_cli.errors import DataError, GateMissed, UsageError
 from convmodel_cli.events import EvaluationStepped, Measured, Note

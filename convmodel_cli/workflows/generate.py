@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from convmodel_cli.data.conversations import STDIN, Problem, iter_records, parse_json
+from convmodel_cli.data.conversations import iter_conversations
 from convmodel_cli.data.formats import BadRecord, Conversation, parse_record
+from convmodel_cli.data.lines import Problem
 from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.events import Answered, Dropped, Response
 from convmodel_cli.settings import ComputeSettings, GenerationSettings, SamplingSettings
@@ -77,31 +78,7 @@ def _contexts(request: GenerationRequest) -> Iterable[Conversation | Problem]:
             raise UsageError(f"the turns: {error}") from None
     if request.input is None:
         raise UsageError("nothing to answer: expected turns or --input", 'try: convmodel generate "Hello"')
-    return _read_contexts(request.input)
-
-
-def _read_contexts(path: str) -> Iterator[Conversation | Problem]:
-    parse = _parse_text_or_json if path == STDIN else _parse_json_context
-    for _, record in iter_records(path, parse):
-        yield record
-
-
-def _parse_json_context(line: bytes) -> Conversation:
-    return parse_record(parse_json(line), min_turns=1)
-
-
-def _parse_text_or_json(line: bytes) -> Conversation:
-    """Standard input may be plain text, a context of one turn a line."""
-    try:
-        record = parse_json(line)
-    except BadRecord:
-        record = None
-    if isinstance(record, list | dict):
-        return parse_record(record, min_turns=1)
-    try:
-        return parse_record([line.decode()], min_turns=1)
-    except UnicodeDecodeError as fault:
-        raise BadRecord(f"expected UTF-8, got the byte 0x{line[fault.start]:02x} in column {fault.start + 1}") from None
+    return iter_conversations(request.input, min_turns=1, text_too=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,92 @@
+"""CSV and TSV -> records: rows of `prompt,response`, or rows of `conversation_id,speaker,text`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from typing import IO, Any
+
+from convmodel_cli.data import lines
+from convmodel_cli.data.formats import BadRecord
+
+Records = Iterator[tuple[int, Any]]  # (line on which it begins, record or BadRecord)
+
+
+def read_csv(stream: IO[bytes]) -> Records:
+    return _read_table(stream, ",")
+
+
+def read_tsv(stream: IO[bytes]) -> Records:
+    return _read_table(stream, "\t")
+
+
+def _read_table(stream: IO[bytes], delimiter: str) -> Records:
+    """Rows of `prompt,response`, or of `conversation_id,speaker,text` with the rows of a conversation together."""
+    rows = _rows(stream, delimiter)
+    try:
+        _, header = next(rows)
+    except StopIteration:
+        return
+    columns = [] if isinstance(header, BadRecord) else [name.strip() for name in header]
+    if {"conversation_id", "speaker", "text"} <= set(columns):
+        yield from _grouped(rows, columns)
+    elif "prompt" in columns and ("response" in columns or "completion" in columns):
+        for number, row in rows:
+            yield number, row if isinstance(row, BadRecord) else _named(row, columns)
+    else:
+        found = ", ".join(columns) or "none"
+        yield 1, BadRecord(f"expected the columns prompt,response or conversation_id,speaker,text, got {found}")
+
+
+def _rows(stream: IO[bytes], delimiter: str) -> Iterator[tuple[int, Any]]:
+    """(line on which it begins, cells or BadRecord) for each row that is not blank."""
+    csv.field_size_limit(lines.MAX_LINE_BYTES)
+    numbered = lines.numbered_lines(stream)
+
+    def text() -> Iterator[str]:
+        for _, line in numbered:
+            if isinstance(line, BadRecord):
+                raise line
+            yield lines.decode(line) + "\n"
+
+    reader = csv.reader(text(), delimiter=delimiter, strict=True)
+    while True:
+        begins = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except (csv.Error, BadRecord) as error:
+            fault = error if isinstance(error, BadRecord) else BadRecord(f"expected a row of a table, got {error}")
+            yield reader.line_num + isinstance(error, BadRecord), fault
+            return
+        if any(cell.strip() for cell in row):
+            yield begins, row
+
+
+def _named(row: list[str], columns: list[str]) -> Any:
+    if len(row) != len(columns):
+        return BadRecord(f"expected {len(columns)} cells as in the header, got {len(row)}")
+    return dict(zip(columns, row, strict=True))
+
+
+def _grouped(rows: Iterator[tuple[int, Any]], columns: list[str]) -> Records:
+    parts: list[dict[str, str]] = []
+    current, first = "", 0
+    done: set[str] = set()
+    for number, row in rows:
+        named = row if isinstance(row, BadRecord) else _named(row, columns)
+        if isinstance(named, BadRecord):
+            yield number, named
+            continue
+        if parts and named["conversation_id"] != current:
+            yield first, parts
+            parts = []
+        if not parts:
+            current, first = named["conversation_id"], number
+            if current in done:
+                yield number, BadRecord(f"expected the rows of a conversation together, got {current!r} again")
+            done.add(current)
+        parts.append({"speaker": named["speaker"], "text": named["text"]})
+    if parts:
+        yield first, parts
