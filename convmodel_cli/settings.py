@@ -122,6 +122,7 @@ class RunSettings:
     """Run"""
 
     split: str | None = knob(None, "Split TRAIN by content into train, valid and test.", metavar="80/10/10")
+    skip_bad: bool = knob(False, "Train on the good lines; count and list the bad ones.", flags=("--skip-bad",))
     overwrite: bool = knob(False, "Replace the run in OUTPUT.", flags=("--overwrite",))
 
     def __post_init__(self) -> None:

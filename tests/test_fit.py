@@ -351,3 +351,17 @@ def test_copies_of_one_conversation_are_not_held_out_from_themselves(convmodel: 
     outcome = convmodel("fit", train, "-o", "out", *FAST)
     assert outcome.code == 0
     assert "fewer than 20 different conversations" in outcome.err
+
+
+def test_skip_bad_trains_on_exactly_the_good_lines_and_lists_the_bad(convmodel: Convmodel, tmp_path: Path) -> None:
+    train = write_jsonl(tmp_path / "mixed.jsonl", [TALKS[0], 7, TALKS[1], ["alone"]])
+    write_jsonl(tmp_path / "good.jsonl", TALKS[:2])
+    outcome = convmodel("fit", train, "-o", "mixed", *FAST, "--skip-bad")
+    assert outcome.code == 0
+    assert "2 bad skipped, 2 good" in outcome.err
+    assert "mixed.jsonl:2: expected a list of turns" in outcome.err
+    assert "mixed.jsonl:4: expected at least two turns" in outcome.err
+    assert convmodel("fit", "good.jsonl", "-o", "good", *FAST).code == 0
+    assert weights_digest(tmp_path / "mixed") == weights_digest(tmp_path / "good")
+    only_bad = write_jsonl(tmp_path / "bad.jsonl", [7, 8])
+    assert convmodel("fit", only_bad, "-o", "bad", *FAST, "--skip-bad").code == 3

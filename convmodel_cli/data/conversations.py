@@ -22,8 +22,26 @@ def read_conversations(path: str, min_turns: int = 2) -> list[Conversation]:
     return collect(path, iter_conversations(path, min_turns), "conversations", _EXAMPLE)
 
 
+def read_good_conversations(path: str) -> tuple[list[Conversation], list[Problem]]:
+    """(good conversations, what is wrong with the others); raises DataError only if none is good."""
+    good, problems = sort_out(iter_conversations(path))
+    if problems and not good:
+        raise bad_lines(problems, 0)
+    return good or collect(path, [], "conversations", _EXAMPLE), problems
+
+
 def collect(path: str, records: Iterable[Record | Problem], what: str, example: str) -> list[Record]:
     """All good records; raises DataError for all bad ones together, and if there are none at all."""
+    good, problems = sort_out(records)
+    if problems:
+        raise bad_lines(problems, len(good), example)
+    if not good:
+        raise DataError(f"{shown_name(path)}: expected {what}, got an empty file", example)
+    return good
+
+
+def sort_out(records: Iterable[Record | Problem]) -> tuple[list[Record], list[Problem]]:
+    """(good ones, bad ones), each in order."""
     good: list[Record] = []
     problems: list[Problem] = []
     for record in records:
@@ -31,11 +49,7 @@ def collect(path: str, records: Iterable[Record | Problem], what: str, example: 
             problems.append(record)
         else:
             good.append(record)
-    if problems:
-        raise bad_lines(problems, len(good), example)
-    if not good:
-        raise DataError(f"{shown_name(path)}: expected {what}, got an empty file", example)
-    return good
+    return good, problems
 
 
 def bad_lines(problems: list[Problem], accepted: int, example: str = _EXAMPLE) -> DataError:

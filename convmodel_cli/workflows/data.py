@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmodel_cli.data.conversations import content_key, hold_out, read_conversations
+from convmodel_cli.data.conversations import content_key, hold_out, read_conversations, read_good_conversations
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.data.lines import shown_name
 from convmodel_cli.errors import DataError, UsageError
@@ -14,6 +14,7 @@ from convmodel_cli.settings import parse_split
 
 _HELD_OUT = 0.05
 _ENOUGH_TO_HOLD_OUT = 20
+_SKIPPED_SHOWN = 20
 SAMPLE_SHOWN = "the packaged sample"
 
 
@@ -37,7 +38,7 @@ def sample_file(name: str) -> Path:
     raise UsageError(f"{name}: the packaged sample is missing from this installation", "reinstall convmodel")
 
 
-def read_fit_data(train: tuple[str, ...], valid: tuple[str, ...], split: str | None) -> FitData:
+def read_fit_data(train: tuple[str, ...], valid: tuple[str, ...], split: str | None, skip_bad: bool = False) -> FitData:
     """Read and check all files, and hold out validation data where none is given."""
     notes: list[Note] = []
     sources = tuple(shown_name(path) for path in train)
@@ -49,10 +50,10 @@ def read_fit_data(train: tuple[str, ...], valid: tuple[str, ...], split: str | N
         notes.append(Note("no TRAIN given: training on the packaged sample conversations"))
     if split and valid:
         raise UsageError("--split and VALID exclude each other", "drop one of them")
-    conversations = [conversation for path in train for conversation in read_conversations(path)]
-    held = [conversation for path in valid for conversation in read_conversations(path)]
+    conversations = [conversation for path in train for conversation in _read(path, skip_bad, notes)]
+    held = [conversation for path in valid for conversation in _read(path, skip_bad, notes)]
     if split:
-        return _split(conversations, split, sources)
+        return _split(conversations, split, sources, notes)
     different = len({content_key(conversation) for conversation in conversations})
     if not held and different >= _ENOUGH_TO_HOLD_OUT:
         conversations, held = hold_out(conversations, (1 - _HELD_OUT, _HELD_OUT))
@@ -67,11 +68,21 @@ def read_fit_data(train: tuple[str, ...], valid: tuple[str, ...], split: str | N
     return FitData(conversations, held, [], sources, tuple(notes))
 
 
-def _split(conversations: list[Conversation], split: str, sources: tuple[str, ...]) -> FitData:
+def _read(path: str, skip_bad: bool, notes: list[Note]) -> list[Conversation]:
+    if not skip_bad:
+        return read_conversations(path)
+    conversations, problems = read_good_conversations(path)
+    if problems:
+        notes.append(Note(f"{shown_name(path)}: {len(problems)} bad skipped, {len(conversations)} good", True))
+        notes.extend(Note(f"skipped: {problem}", warning=True) for problem in problems[:_SKIPPED_SHOWN])
+    return conversations
+
+
+def _split(conversations: list[Conversation], split: str, sources: tuple[str, ...], notes: list[Note]) -> FitData:
     shares = parse_split(split)
     different = len({content_key(conversation) for conversation in conversations})
     if different < 3:
         raise DataError(f"{sources[0]}: expected at least 3 different conversations to split, got {different}")
     train, valid, test = hold_out(conversations, shares)
     note = Note(f"split {split}: {len(train)} to train, {len(valid)} to validate, {len(test)} to test")
-    return FitData(train, valid, test, sources, (note,))
+    return FitData(train, valid, test, sources, (*notes, note))

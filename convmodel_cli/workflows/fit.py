@@ -50,7 +50,7 @@ def fit(
     """Train a model on files of conversations and leave it in the output folder."""
     started = time.perf_counter()
     check_output(request.output, run.overwrite)
-    data = read_fit_data(request.train, request.valid, run.split)
+    data = read_fit_data(request.train, request.valid, run.split, run.skip_bad)
     yield from data.notes
 
     from convmodel_cli.model.compute import set_up
