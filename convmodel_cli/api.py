@@ -78,8 +78,8 @@ class ConversationTokenizer:
         encoded = vocabulary.encode(turns_to_encode(turns, persona))
         persona_ids = vocabulary.encode_persona(persona)
         room = 1 + len(persona_ids) + sum(len(turn) + 1 for turn in encoded)
-        ids, types, _ = encode_context(encoded, persona_ids, self.sep_token_id, room)
-        return {"input_ids": ids, "token_type_ids": types, "attention_mask": [1] * len(ids)}
+        shown = encode_context(encoded, persona_ids, self.sep_token_id, room)
+        return {"input_ids": shown.ids, "token_type_ids": shown.types, "attention_mask": [1] * len(shown.ids)}
 
     def decode(self, ids: list[int]) -> str:
         """The text of some tokens; control tokens are left out."""
@@ -122,7 +122,7 @@ class ConversationModel:
 
         texts = (turn for conversation in conversations for turn in conversation)
         compute = _compute(device, seed)
-        run = RunRecord(base=base, speaker_ids=TrainingSettings().speaker_ids)
+        run = RunRecord(base=base, speaker_ids=TrainingSettings().speaker_ids, max_context=0)
         return cls(new_model(SIZES[base], texts, vocab_size, seed), compute, run)
 
     @property
@@ -145,21 +145,23 @@ class ConversationModel:
 
         Goes on from the current weights when called again. Writes the model to `output` if that is given.
         """
-        from convmodel_cli.model.language_model import copy_of_weights, restore_weights
+        from convmodel_cli.model.language_model import copy_of_weights
 
         training = _training_settings(settings)
         train = _conversations(train_iterator, "train_iterator")
         valid = [] if valid_iterator is None else _conversations(valid_iterator, "valid_iterator")
-        plan = make_plan(self._model, self._run.base, train, valid, training, self._compute)
+        plan = make_plan(self._model, self._run.base, train, valid, training, self._compute, self._run.max_context)
         state = RunState()
         best = copy_of_weights(self.hf_model)
-        for event in improve(self._model, plan, self._compute, state):
-            if isinstance(event, Evaluated):
-                self._remember(event)
-                if event.best:
-                    best = copy_of_weights(self.hf_model)
-        restore_weights(self.hf_model, best)
-        self.hf_model.eval()
+        try:
+            for event in improve(self._model, plan, self._compute, state):
+                if isinstance(event, Evaluated):
+                    self._remember(event)
+                    if event.best:
+                        best = copy_of_weights(self.hf_model)
+        finally:  # also when the run breaks off
+            self.hf_model.load_state_dict(best)
+            self.hf_model.eval()
         self._run = RunRecord(plan.speaker_ids, plan.learn, plan.max_length, plan.max_context, plan.base)
         if output is not None:
             self.save_pretrained(output)
@@ -182,23 +184,30 @@ class ConversationModel:
         save_weights(self._model, path, {})
 
     def generate(self, context: list[str], persona: str = "", **options: Any) -> ConversationResponses:
-        """Responses to the turns of a context; `options` are those of transformers' `generate`."""
+        """Responses to the turns of a context; `options` are those of transformers' `generate`.
+
+        Without options it samples as the commands do, but for the repetition penalty.
+        """
         import torch
 
-        limit = self._run.max_context or self._model.max_positions
-        limits = Limits(options.pop("max_new_tokens", 64), limit)
+        from convmodel_cli.model.checkpoint import generation_config
+
+        limits = Limits(int(options.get("max_new_tokens", 64)), self._run.max_context or self._model.max_positions)
         encoded, _ = make_context(self._model, context, persona, limits)
         inputs: dict[str, Any] = {"input_ids": torch.tensor([encoded.ids], device=self._compute.device)}
         if self._model.takes_types and self._run.speaker_ids != "off":
             inputs["token_type_ids"] = torch.tensor([encoded.types], device=self._compute.device)
-        ended = {"eos_token_id": self._model.sep_id, "pad_token_id": self._model.sep_id}
+        if "max_length" not in options:
+            options["max_new_tokens"] = encoded.max_response
         with torch.inference_mode():
             output = self.hf_model.generate(
                 **inputs,
                 attention_mask=torch.ones_like(inputs["input_ids"]),
-                **{**ended, "max_new_tokens": encoded.max_response, **options},
+                generation_config=generation_config(self._model),
+                **options,
             )
-        responses = output[:, len(encoded.ids) :].tolist()
+        rows = output if isinstance(output, torch.Tensor) else output.sequences
+        responses = rows[:, len(encoded.ids) :].tolist()
         return ConversationResponses([self.tokenizer.decode(ids) for ids in responses], list(context))
 
 

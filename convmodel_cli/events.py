@@ -135,7 +135,6 @@ class Measured:
     precision: str
     seconds: float
     probes: dict[str, int] | None = None
-    missed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +168,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """The oldest turns no longer fit the context and are not shown to the model any more."""
+    """What no longer fits the context and is not shown to the model: the oldest turns, and the start of the newest."""
 
     turns: int
+    tokens_of_newest: int

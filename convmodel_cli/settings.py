@@ -6,9 +6,11 @@ fields. A default of None means "decided by the run": by the base, by the data o
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Learn = Literal["auto", "all", "responses", "last"]
 SpeakerIds = Literal["mixed", "on", "off"]
@@ -49,11 +51,31 @@ def option_name(setting: Field[Any]) -> str:
 
 
 def check_limits(settings: Any) -> None:
-    """Check each field of a group against its limits; raises ValueError with a sentence."""
+    """Check each field of a group against its type and limits; raises ValueError with a sentence."""
+    hints = get_type_hints(type(settings))
     for setting in fields(settings):
         value = getattr(settings, setting.name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        kinds = _kinds(hints[setting.name])
+        if isinstance(value, str):
+            _check_text(setting, value, kinds)
+        elif int in kinds and isinstance(value, float):
+            raise ValueError(f"{option_name(setting)}: expected a whole number, got {value:g}")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
             _check_number(setting, value)
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The alternatives of a type: those of `X | None`, and the values of a Literal."""
+    alternatives = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    return tuple(kind for part in alternatives for kind in (get_args(part) if get_origin(part) is Literal else (part,)))
+
+
+def _check_text(setting: Field[Any], value: str, kinds: tuple[Any, ...]) -> None:
+    if str not in kinds and value not in kinds:
+        known = ", ".join(kind for kind in kinds if isinstance(kind, str))
+        raise ValueError(f"{option_name(setting)}: expected one of {known}, got {value}")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f"{option_name(setting)}: expected UTF-8 text, got other bytes")
 
 
 def _check_number(setting: Field[Any], value: float) -> None:
@@ -63,6 +85,8 @@ def _check_number(setting: Field[Any], value: float) -> None:
         wanted.append(f"at least {limits['at_least']:g}")
     if limits["above"] is not None and not value > limits["above"]:
         wanted.append(f"a number above {limits['above']:g}")
+    if not math.isfinite(value):
+        wanted.append("a finite number")
     if limits["at_most"] is not None and not value <= limits["at_most"]:
         wanted.append(f"at most {limits['at_most']:g}")
     if wanted:
@@ -96,7 +120,7 @@ class ScreenSettings:
 
     json: bool = knob(False, "Print one JSON object on stdout instead of text.", flags=("--json",))
     quiet: bool = knob(False, "Say nothing but the result and errors.", flags=("--quiet", "-q"))
-    verbose: bool = knob(False, "Say more: all bad lines in full, every step.", flags=("--verbose", "-v"))
+    verbose: bool = knob(False, "Say more: all bad lines in full, samples, saves.", flags=("--verbose", "-v"))
     no_progress: bool = knob(False, "No moving bars.", flags=("--no-progress",))
     color: Literal["auto", "always", "never"] = knob("auto", "Use colour.")
     debug: bool = knob(False, "Show the traceback of an internal error.", flags=("--debug",))
@@ -114,7 +138,13 @@ class ComputeSettings:
         "auto", "Number format. auto: bf16 for fit where the hardware is fast at it, fp32 elsewhere."
     )
     threads: int | None = knob(None, "CPU threads.", at_least=1, shown_default="all cores")
-    seed: int = knob(0, "Seed of everything random.", at_least=0, at_most=2**63 - 1)
+    seed: int | None = knob(
+        None,
+        "Seed of everything random.",
+        at_least=0,
+        at_most=2**63 - 1,
+        shown_default="0; chat on a terminal draws one",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +156,7 @@ class RunSettings:
     overwrite: bool = knob(False, "Replace the run in OUTPUT.", flags=("--overwrite",))
 
     def __post_init__(self) -> None:
+        check_limits(self)
         if self.split is not None:
             parse_split(self.split)
 
@@ -215,7 +246,7 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         check_limits(self)
 
-    temperature: float = knob(0.8, "Below 1 is safer, above 1 is wilder.", above=0)
+    temperature: float = knob(0.8, "Below 1 is safer, above 1 is wilder.", at_least=0.01)
     top_p: float = knob(0.95, "Keep the likeliest tokens that make up this share.", above=0, at_most=1)
     top_k: int = knob(50, "Keep this many of the likeliest tokens; 0 keeps all.", at_least=0)
     min_p: float = knob(0.0, "Drop tokens less likely than this share of the likeliest.", at_least=0, at_most=1)

@@ -10,7 +10,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,11 +116,3 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     assert code == 0
     return output
-
-
-@pytest.fixture
-def no_umask_change() -> Iterator[None]:
-    before = os.umask(0o022)
-    os.umask(before)
-    yield
-    os.umask(before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import convmodel_cli
 from conftest import TALKS, Convmodel
@@ -59,6 +60,28 @@ def test_fitting_again_goes_on_from_the_best(model: ConversationModel) -> None:
     model.fit(EXAMPLES, EXAMPLES, epochs=1, learning_rate=1.0, optimizer="adamw")
     assert model.history.valid_losses[3] == pytest.approx(best, rel=1e-2)
     assert model.generate(context=["Good night!"], do_sample=False).responses == ["Sleep well."]
+
+
+def test_sampling_is_the_same_before_and_after_saving(model: ConversationModel, tmp_path: Path) -> None:
+    model.save_pretrained(str(tmp_path / "saved"))
+    again = ConversationModel.from_pretrained(str(tmp_path / "saved"), device="cpu")
+    drawn = []
+    for either in (model, again):
+        torch.manual_seed(1)
+        drawn.append(either.generate(context=["Hi!"], num_return_sequences=5, temperature=3.0).responses)
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) > 1
+
+
+def test_every_option_of_generate_is_passed_on(model: ConversationModel) -> None:
+    output = model.generate(context=["Hi!"], max_length=6, do_sample=False, return_dict_in_generate=True)
+    assert len(model.tokenizer.tokenizer.encode(output.responses[0])) <= 4
+
+
+@pytest.mark.parametrize("wrong", [{"learn": "assistant"}, {"optimizer": "sgd"}, {"epochs": 2.5}, {"schedule": "up"}])
+def test_values_that_do_not_exist_are_refused(model: ConversationModel, wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        model.fit(EXAMPLES, **wrong)
 
 
 def test_fit_without_valid_and_with_output(tmp_path: Path, convmodel: Convmodel) -> None:

@@ -69,6 +69,10 @@ def test_help_lists_every_setting_of_a_command(
         (["generate", "-m", "gpt2", "  "], "only white space"),
         (["generate", "--top-p", "0", "x"], "--top-p: expected a number above 0, got 0"),
         (["dance"], "No such command"),
+        (["fit", "--learning-rate", "inf"], "--learning-rate: expected a finite number, got inf"),
+        (["fit", "--weight-decay", "nan"], "--weight-decay: expected at least 0 and a finite number, got nan"),
+        (["chat", "--persona", "\udcff"], "--persona: expected UTF-8 text, got other bytes"),
+        (["generate", "-i", "nothing.jsonl"], "nothing.jsonl: no such file"),
     ],
 )
 def test_a_usage_error_is_a_sentence_and_exits_2(convmodel: Convmodel, arguments: list[str], expected: str) -> None:
@@ -158,6 +162,9 @@ def test_figures_are_shown_short() -> None:
     assert [short_count(8210), short_count(124_000_000), short_count(7)] == ["8.21k", "124M", "7"]
     assert sparkline([3, 1, 2]) == "█▁▅"
     assert sparkline([1, 1]) == "▁▁"
+    assert sparkline([1.0, float("nan"), 2.0, float("inf")]) == "▁×█×"
+    assert len(sparkline(list(range(500)), width=40)) == 40
+    assert sparkline(list(range(500)), width=40)[-1] == "█"
 
 
 def on_a_terminal(arguments: list[str], typed: list[tuple[bytes, bytes]], folder: Path, seconds: float = 60) -> bytes:
@@ -245,3 +252,24 @@ def test_a_full_device_is_a_storage_error(trained: str, tmp_path: Path) -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 7
     assert "No space left" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_color_never_and_ci_send_no_escape_codes_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b" not in on_a_terminal(["fit", "nothing.jsonl", "--color", "never"], [], tmp_path).decode()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in on_a_terminal(["fit", "nothing.jsonl"], [], tmp_path).decode()
+
+
+def test_a_long_run_prints_at_most_sixty_lines(convmodel: Convmodel, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "data.jsonl", [[f"a {number}", "c d"] for number in range(30)])
+    options = ["--epochs", "8", "--batch-size", "2", "--eval-every", "1", "--patience", "0", "--precision", "fp32"]
+    outcome = convmodel("fit", data, "-o", "out", *options)
+    assert outcome.code == 0
+    assert 30 < outcome.err.count("\n") <= 60
+
+
+def test_no_command_shows_the_help_and_exits_2(convmodel: Convmodel) -> None:
+    outcome = convmodel()
+    assert outcome.code == 2
+    assert "Usage: convmodel" in outcome.out + outcome.err
+    assert "error:" not in outcome.err

@@ -178,14 +178,16 @@ def test_a_persona_longer_than_half_a_window_is_refused() -> None:
 @pytest.mark.parametrize("room", [4, 5, 9, 14, 100])
 def test_context_is_the_newest_turns_that_fit(room: int) -> None:
     turns = [[1, 2], [3], [4, 5], [6], [7, 8, 9]]
-    ids, types, dropped = encode_context(turns, [], 0, room)
-    assert len(ids) <= room
-    assert ids[0] == ids[-1] == 0
-    assert dropped % 2 == 0 or dropped == len(turns) - 1
-    whole, whole_types, _ = encode_context(turns, [], 0, 1000)
-    if dropped < len(turns) - 1 or room >= 5:
-        assert whole[len(whole) - len(ids) + 1 :] == ids[1:]
-        assert whole_types[len(whole) - len(ids) + 1 :] == types[1:]
+    shown = encode_context(turns, [], 0, room)
+    whole = encode_context(turns, [], 0, 1000)
+    assert len(shown.ids) <= room
+    assert shown.ids[0] == shown.ids[-1] == 0
+    assert shown.dropped_turns % 2 == 0
+    kept = len(shown.ids) - 1
+    assert whole.ids[-kept:] == shown.ids[1:]
+    assert whole.types[-kept:] == shown.types[1:]
+    assert shown.cut_tokens == (1 if room == 4 else 0)
+    assert (whole.dropped_turns, whole.cut_tokens) == (0, 0)
 
 
 def test_context_is_a_prefix_of_the_training_encoding(tiny: LanguageModel) -> None:
@@ -197,14 +199,14 @@ def test_context_is_a_prefix_of_the_training_encoding(tiny: LanguageModel) -> No
             turns = tiny.vocabulary.encode(conversation.turns)
             persona_ids = tiny.vocabulary.encode_persona(persona)
             for shown in range(1, len(turns) + 1):
-                ids, types, _ = encode_context(turns[:shown], persona_ids, tiny.sep_id, 1000)
-                assert ids == whole.ids[: len(ids)].tolist()
-                assert types == whole.types[: len(types)].tolist()
+                context = encode_context(turns[:shown], persona_ids, tiny.sep_id, 1000)
+                assert context.ids == whole.ids[: len(context.ids)].tolist()
+                assert context.types == whole.types[: len(context.types)].tolist()
 
 
 @pytest.mark.parametrize("persona", ["", " I am kind.\n"])
 def test_chat_template_renders_to_the_training_ids(tiny: LanguageModel, tmp_path: Path, persona: str) -> None:
-    save_everything_but_weights(tiny, tmp_path, {})
+    save_everything_but_weights(tiny, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     texts = [" leading", "two\n\nlines ", "'s odd", "123 ¿qué?", "日本語 🙂", "\n\n many"]
     messages = [{"role": "system", "content": persona}] if persona else []
@@ -221,7 +223,7 @@ def test_chat_template_renders_to_the_training_ids(tiny: LanguageModel, tmp_path
 
 def test_a_base_template_is_kept_beside_ours(tiny: LanguageModel, tmp_path: Path) -> None:
     tiny.tokenizer.chat_template = "theirs"
-    save_everything_but_weights(tiny, tmp_path, {})
+    save_everything_but_weights(tiny, tmp_path)
     reloaded = AutoTokenizer.from_pretrained(tmp_path)
     assert reloaded.chat_template["base"] == "theirs"
     assert "persona" in reloaded.chat_template["default"]

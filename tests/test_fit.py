@@ -365,3 +365,91 @@ def test_skip_bad_trains_on_exactly_the_good_lines_and_lists_the_bad(convmodel: 
     assert weights_digest(tmp_path / "mixed") == weights_digest(tmp_path / "good")
     only_bad = write_jsonl(tmp_path / "bad.jsonl", [7, 8])
     assert convmodel("fit", only_bad, "-o", "bad", *FAST, "--skip-bad").code == 3
+
+
+def test_long_personas_train_and_do_not_end_a_run(convmodel: Convmodel, tmp_path: Path) -> None:
+    """The sample's context may be too small for a persona that training takes."""
+    story = "I am a baker and I like to talk about bread and cake and about the sea where I was born. "
+    train = write_jsonl(tmp_path / "train.jsonl", [{"turns": talk[:2], "persona": story * 2} for talk in TALKS])
+    valid = write_jsonl(tmp_path / "valid.jsonl", [{"turns": talk[:2], "persona": story * 4} for talk in TALKS])
+    options = [option for option in FAST if option not in ("--max-length", "64")]
+    outcome = convmodel("fit", train, valid, "-o", "out", *options)
+    assert outcome.code == 0, outcome.err
+    assert convmodel("generate", "-m", "out", "Hi!", "--persona", story).code == 0
+    refused = convmodel("chat", "-m", "out", "--persona", story * 40, stdin=b"Hi!\n")
+    assert refused.code == 2
+    assert "the persona: expected at most" in refused.err
+
+
+def test_a_run_that_learns_nothing_is_refused_before_torch(tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "flags.jsonl", [{"turns": ["a", "b"], "learn": [False, False]}])
+    script = (
+        "import sys; from convmodel_cli.cli.app import run; code = run(sys.argv[1:]); "
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    for arguments, code in [
+        (["fit", data], 3),
+        (["generate", "-i", "none.jsonl"], 2),
+        (["eval", data, "-m", "./x"], 4),
+    ]:
+        done = subprocess.run(
+            [sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        assert done.returncode == code, done.stderr
+
+
+def test_a_last_evaluation_that_is_not_a_number_keeps_the_best_and_ends_well(
+    convmodel: Convmodel, data: tuple[str, str]
+) -> None:
+    options = ["--max-steps", "1", "--learning-rate", "1e30", "--clip", "0", "--warmup", "0", "--optimizer", "adamw"]
+    fitted = json.loads(convmodel("fit", *data, "-o", "out", *FAST, *options, "--json").out)
+    assert fitted["best_step"] == 0
+    assert math.isfinite(fitted["valid"]["loss"])
+
+
+def test_overwrite_leaves_folders_that_are_not_ours(
+    convmodel: Convmodel, data: tuple[str, str], tmp_path: Path
+) -> None:
+    assert convmodel("fit", *data, "-o", "out", *FAST).code == 0
+    for name in ("checkpoints", "additional_chat_templates"):
+        (tmp_path / "out" / name).mkdir()
+        (tmp_path / "out" / name / "notes.txt").write_text("mine")
+    assert convmodel("fit", *data, "-o", "out", *FAST, "--overwrite").code == 0
+    assert (tmp_path / "out" / "checkpoints" / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "out" / "additional_chat_templates" / "notes.txt").read_text() == "mine"
+
+
+def test_a_full_disk_is_a_storage_error_and_the_model_before_stays(trained: str, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "talks.jsonl", TALKS)
+    limit = "ulimit -f 300; "  # blocks of 1,024 bytes
+    command = f"{limit}{sys.executable} -m convmodel_cli fit {data} --max-steps 1 -o out"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 7, done.stderr
+    assert "out: cannot be written" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_tuned_model_keeps_the_positions_it_had_learned(convmodel: Convmodel, trained: str, tmp_path: Path) -> None:
+    known = json.loads((Path(trained) / "convmodel.json").read_text())["max_context"]
+    short = write_jsonl(tmp_path / "short.jsonl", [["a", "b"]])
+    assert convmodel("fit", short, "--base", trained, "-o", "out", "--max-steps", "1").code == 0
+    assert json.loads((tmp_path / "out" / "convmodel.json").read_text())["max_context"] == known
+
+
+def test_bytes_of_a_cut_turn_are_shared_by_its_windows(convmodel: Convmodel, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "long.jsonl", [["hello there " * 60, "yes " * 80]])
+    options = ["--eval-batches", "1", "--micro-batch-tokens", "64", "--max-steps", "1"]
+    assert convmodel("fit", data, data, "-o", "out", *FAST, *options).code == 0
+
+
+def test_a_model_without_a_cache_is_refused(convmodel: Convmodel, data: tuple[str, str], tmp_path: Path) -> None:
+    from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
+
+    tokenizer = train_tokenizer(["hello there"], 300)
+    OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2)).save_pretrained(
+        tmp_path / "old"
+    )
+    tokenizer.save_pretrained(tmp_path / "old")
+    outcome = convmodel("fit", *data, "--base", "./old", "-o", "out")
+    assert outcome.code == 4
+    assert "keeps keys and values" in outcome.err and "openai-gpt" in outcome.err
+    assert not (tmp_path / "out").exists()

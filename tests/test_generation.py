@@ -11,6 +11,9 @@ import pytest
 import torch
 
 from conftest import TALKS, Convmodel
+from convmodel_cli.data.encoding import encode_conversations
+from convmodel_cli.data.formats import Conversation
+from convmodel_cli.events import Dropped
 from convmodel_cli.model.checkpoint import load_model
 from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.generation import Context, Memory, Token, respond
@@ -26,7 +29,7 @@ from convmodel_cli.model.sampling import (
 )
 from convmodel_cli.model.text import TextStream
 from convmodel_cli.settings import ChatSettings, ComputeSettings, SamplingSettings
-from convmodel_cli.workflows.answer import Limits, answer_all, make_context
+from convmodel_cli.workflows.answer import Limits, answer_all, fit_context, make_context
 from convmodel_cli.workflows.chat import Chat, open_chat
 from helpers import write_jsonl
 
@@ -185,14 +188,71 @@ def test_chat_after_clear_and_after_a_stopped_response_equals_a_fresh_one(traine
     assert [turn.text for turn in chat.turns] == ["Good night!", "Sleep well."]
 
 
-def test_a_long_chat_on_a_small_context_drops_the_oldest_pairs_and_says_it_once(trained: str) -> None:
+def test_two_hundred_turns_on_64_tokens_drop_the_oldest_pairs_say_it_once_and_equal_a_fresh_computation(
+    trained: str, compute: Compute
+) -> None:
     chat = open_test_chat(trained)
-    chat.limits = Limits(12, 40)
-    events = [type(event).__name__ for _ in range(30) for event in chat.say("What do you eat?")]
-    assert events.count("Dropped") == 1
-    assert len(chat.turns) == 60
-    list(chat.say("a long turn " * 50))
-    assert len(chat.turns) == 62
+    chat.limits = Limits(12, 64)
+    told = 0
+    asked = ["Hi!", "What do you eat?", "And to drink?", "Tell me a joke."]
+    for number in range(100):
+        told += sum(isinstance(event, Dropped) for event in chat.say(asked[number % 4]))
+        if number % 10 == 9:
+            turns = [list(turn.ids) for turn in chat.turns[:-1]]
+            context, dropped = fit_context(turns, [], chat.model.sep_id, chat.limits)
+            assert dropped is not None and dropped.turns % 2 == 0
+            assert len(context.ids) + context.max_response <= 64
+            [expected], _ = collect(respond(chat.model, [context], chat.sampling, compute), 1)
+            assert list(chat.turns[-1].ids) == expected
+    assert told == 1
+    assert len(chat.turns) == 200
+
+
+@pytest.mark.parametrize("length", [51, 52, 63, 64, 500])
+def test_a_turn_as_long_as_the_context_is_cut_and_said(trained: str, length: int) -> None:
+    chat = open_test_chat(trained)
+    chat.limits = Limits(12, 64)
+    [token] = chat.model.vocabulary.encode(["a"])[0]
+    text = chat.model.tokenizer.decode([token] * length)
+    count = len(chat.model.vocabulary.encode([text])[0])
+    dropped = [event for event in chat.say(text) if isinstance(event, Dropped)]
+    room = 64 - 12 - 2
+    assert [event.tokens_of_newest for event in dropped] == ([count - room] if count > room else [])
+
+
+def test_what_the_chat_has_fed_is_a_prefix_of_the_training_encoding(trained: str) -> None:
+    chat = open_test_chat(trained)
+    chat.limits = Limits(12, 400)
+    for text in ["Hi!", "What do you eat?", "And to drink?"]:
+        list(chat.say(text))
+        said = Conversation(tuple(turn.text for turn in chat.turns))
+        whole = encode_conversations([said], chat.model.vocabulary, 1000, "all")
+        fed = len(chat.memory.ids)
+        assert fed == len(whole.ids) - 1  # the last sep is not fed before the next turn
+        assert chat.memory.ids == whole.ids[:fed].tolist()
+        assert chat.memory.types == whole.types[:fed].tolist()
+        assert chat.memory.cache.get_seq_length() == fed
+
+
+def test_an_empty_response_keeps_what_was_said(trained: str) -> None:
+    chat = open_test_chat(trained, min_new_tokens=0)
+    chat.model.network.get_output_embeddings().weight.data[chat.model.sep_id] *= 100
+    list(chat.say("Hi!"))
+    assert [turn.text for turn in chat.turns][:1] == ["Hi!"]
+
+
+def test_a_chat_survives_an_error_inside_the_network(trained: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = open_test_chat(trained)
+    list(chat.say("Hi!"))
+    with monkeypatch.context() as broken:
+        broken.setattr(type(chat.model.network), "forward", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            list(chat.say("What do you eat?"))
+    list(chat.say("Good night!"))
+    fresh = open_test_chat(trained)
+    fresh.turns = chat.turns[:2]
+    list(fresh.say("Good night!"))
+    assert fresh.turns == chat.turns
 
 
 def test_generate_prints_the_same_three_responses_for_a_seed(convmodel: Convmodel, trained: str) -> None:

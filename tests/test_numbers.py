@@ -235,7 +235,7 @@ def test_learning_rate_rises_to_the_peak_and_falls(schedule: str) -> None:
     assert factors[-1] == 1.0 if schedule == "constant" else 0 < factors[-1] < 0.02
 
 
-def test_score_of_nothing_learned_is_not_hidden() -> None:
+def test_a_perplexity_too_large_for_a_number_is_infinite() -> None:
     assert math.isinf(Score(nats=1e6, targets=1, num_bytes=1).ppl)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import sys
 import traceback
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -57,7 +60,14 @@ def _show_version(wanted: bool) -> None:
 def root(
     _version: Annotated[
         bool,
-        typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the versions and leave."),
+        typer.Option(
+            "--version",
+            "-V",
+            callback=_show_version,
+            is_eager=True,
+            help="Show the versions and leave.",
+            show_envvar=False,
+        ),
     ] = False,
 ) -> None:
     """Train a small conversation model on your own dialogues and talk with it.
@@ -178,8 +188,14 @@ def chat(
 
     if sys.stdin is None:
         raise UsageError("standard input is closed", "pipe the turns in, or run it on a terminal")
-    talk = chat_on_terminal if sys.stdin.isatty() else chat_on_pipe
-    talk(open_chat(model, settings, sampling, compute), Screen(screen))
+    drawn = Screen(screen)
+    if not sys.stdin.isatty() or screen.json:
+        chat_on_pipe(open_chat(model, settings, sampling, compute), drawn)
+        return
+    if compute.seed is None:
+        compute = replace(compute, seed=secrets.randbelow(1000))
+        drawn.say(f"seed {compute.seed}", "dim")
+    chat_on_terminal(open_chat(model, settings, sampling, compute), drawn)
 
 
 def _files(first: str | None, more: list[str] | None) -> tuple[str, ...]:
@@ -194,7 +210,7 @@ def run(arguments: list[str]) -> int:
     except ConvmodelError as error:
         return _fail(error, arguments)
     except _TyperUsageError as error:
-        return _fail(_from_typer(error), arguments)
+        return _fail(_from_typer(error), arguments) if arguments else UsageError.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
     except BrokenPipeError:
@@ -232,9 +248,16 @@ def _fail(error: ConvmodelError, arguments: list[str]) -> int:
 
     if sys.stderr is None:
         return error.exit_code
-    verbose = "-v" in arguments or "--verbose" in arguments
-    Screen(ScreenSettings(verbose=verbose)).error(error)
+    Screen(_screen_settings(arguments)).error(error)
     return error.exit_code
+
+
+def _screen_settings(arguments: list[str]) -> ScreenSettings:
+    """What the user said about output, read from a command line that could not be followed."""
+    words = " ".join(arguments).replace("=", " ").split()
+    colors = [after for word, after in pairwise(words) if word == "--color" and after in ("always", "never")]
+    color: Any = colors[-1] if colors else "auto"
+    return ScreenSettings(verbose="-v" in words or "--verbose" in words, color=color)
 
 
 def _fail_internally(error: Exception, arguments: list[str]) -> int:

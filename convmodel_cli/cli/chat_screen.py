@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from convmodel_cli.cli.display import Screen, escaped, one_line
-from convmodel_cli.cli.result_screens import answered_json
+from convmodel_cli.cli.result_screens import answered_json, dropped_line
 from convmodel_cli.events import Answered, Dropped, Piece, Response
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _interrupts_stop(chat: Chat) -> Iterator[None]:
 
 def _announce(event: object, screen: Screen) -> None:
     if isinstance(event, Dropped):
-        screen.say(f"the context is full: the oldest {event.turns} turns are no longer shown to the model", "yellow")
+        screen.say(dropped_line(event), "yellow")
 
 
 def _obey(command: str, chat: Chat, screen: Screen) -> str:

@@ -5,10 +5,11 @@ Text that is not ours (data, responses, names, messages of other libraries) pass
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -51,12 +52,12 @@ class Screen:
         )
         self.console = Console(
             stderr=True,
-            force_terminal=on_terminal or colored,
+            force_terminal=self.animated or colored,
             no_color=not colored,
             highlight=False,
             markup=False,
             emoji=False,
-            color_system="auto" if colored or on_terminal else None,
+            color_system="auto" if colored else None,
         )
 
     def result(self, text: str) -> None:
@@ -107,13 +108,15 @@ def _json_escaped(text: str) -> str:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
-def sparkline(values: Iterable[float]) -> str:
-    """The course of some numbers in a line of bars."""
+def sparkline(values: Sequence[float], width: int = 48) -> str:
+    """The course of some numbers in a line of at most `width` bars; one that is not finite is a cross."""
     bars = "▁▂▃▄▅▆▇█"
-    numbers = list(values)
-    low, high = min(numbers), max(numbers)
+    if len(values) > width:
+        values = [values[round(place * (len(values) - 1) / (width - 1))] for place in range(width)]
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
     scale = (len(bars) - 1) / (high - low) if high > low else 0.0
-    return "".join(bars[round((number - low) * scale)] for number in numbers)
+    return "".join(bars[round((value - low) * scale)] if math.isfinite(value) else "×" for value in values)
 
 
 def duration(seconds: float) -> str:

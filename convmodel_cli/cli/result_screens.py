@@ -43,7 +43,7 @@ def show_responses(events: Iterable[Answered | Dropped], screen: Screen) -> None
     """One response a line, in the order of the input; with --json one object for each context."""
     for event in events:
         if isinstance(event, Dropped):
-            screen.say(f"too long for the model: up to {event.turns} of the oldest turns are not shown to it", "yellow")
+            screen.say(dropped_line(event), "yellow")
         elif event.problem:
             _show_problem(event, screen)
         elif screen.settings.json:
@@ -51,6 +51,16 @@ def show_responses(events: Iterable[Answered | Dropped], screen: Screen) -> None
         else:
             for response in event.responses:
                 screen.result(one_line(response.text))
+
+
+def dropped_line(event: Dropped) -> str:
+    """What the model does not get to see."""
+    parts = []
+    if event.turns:
+        parts.append(f"the oldest {event.turns} turn{'s' * (event.turns > 1)}")
+    if event.tokens_of_newest:
+        parts.append(f"the first {event.tokens_of_newest:,} tokens of the newest turn")
+    return f"too long for the model, which is not shown {' and '.join(parts)}"
 
 
 def answered_json(event: Answered) -> dict[str, Any]:

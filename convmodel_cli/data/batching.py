@@ -36,7 +36,7 @@ class MicroBatch:
     `ids` and `types` have shape (rows, tokens), `with_types` (rows,); `types` is None if no row is shown with them.
     `target_ids` (targets,) are the tokens the loss counts and `predict_from` (targets,) the places whose output
     predicts them: each is the place before its target, counted through the flattened (rows * tokens).
-    `num_tokens` counts real tokens, `num_bytes` the UTF-8 bytes of the learned turns that end here.
+    `num_tokens` counts real tokens, `num_bytes` the UTF-8 bytes of what is learned here.
     The padding's id is arbitrary: attention is causal and padding predicts nothing, so nothing depends on it.
     """
 

@@ -71,7 +71,7 @@ class Sequences:
     """All sequences of a data set, one after the other in flat arrays.
 
     Sequence i is `ids[starts[i]:starts[i + 1]]`, likewise `types` and `targets`. `conversations[i]` is the number of
-    the conversation it comes from, `num_bytes[i]` the UTF-8 bytes of the learned turns that end in it.
+    the conversation it comes from, `num_bytes[i]` the UTF-8 bytes of what is learned in it.
     """
 
     ids: NDArray[np.int32]
@@ -194,10 +194,18 @@ class _Builder:
         )
 
 
-def encode_context(
-    turns: Sequence[Sequence[int]], persona: Sequence[int], sep_id: int, room: int
-) -> tuple[list[int], list[int], int]:
-    """(ids, types, number of dropped turns) of the newest turns that fit into `room` tokens.
+@dataclass(frozen=True, slots=True)
+class ShownContext:
+    """What the model is shown; `dropped_turns` of the oldest turns and `cut_tokens` of the newest one are not."""
+
+    ids: list[int]
+    types: list[int]
+    dropped_turns: int
+    cut_tokens: int
+
+
+def encode_context(turns: Sequence[Sequence[int]], persona: Sequence[int], sep_id: int, room: int) -> ShownContext:
+    """The newest turns that fit into `room` tokens.
 
     The result is a prefix of the training encoding: it ends with the sep before the response. The oldest pairs of
     turns are dropped, so that each speaker keeps its token type; if the newest turn alone does not fit, its end is
@@ -209,15 +217,14 @@ def encode_context(
     if _context_size(turns[start:], persona) > room and start + 1 < len(turns):
         start += 1
     kept = [list(turn) for turn in turns[start:]]
-    excess = _context_size(kept, persona) - room
-    if excess > 0:
-        kept[0] = kept[0][min(excess, len(kept[0]) - 1) :]
+    excess = max(0, _context_size(kept, persona) - room)
+    kept[0] = kept[0][excess:]
     ids = [sep_id, *persona]
     types = [start % 2] * len(ids)
     for index, turn in enumerate(kept, start):
         ids += [*turn, sep_id]
         types += [index % 2] * len(turn) + [1 - index % 2]
-    return ids, types, start
+    return ShownContext(ids, types, start, excess)
 
 
 def _context_size(turns: Sequence[Sequence[int]], persona: Sequence[int]) -> int:

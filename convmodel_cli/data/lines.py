@@ -43,8 +43,8 @@ class Problem:
 
 
 def shown_name(path: str) -> str:
-    """The name of a file in messages."""
-    return STDIN_SHOWN if path == STDIN else path
+    """The name of a file in messages and records, where a name that is not UTF-8 has escapes."""
+    return STDIN_SHOWN if path == STDIN else path.encode(errors="backslashreplace").decode()
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 class Part:
     """A turn or a piece of one, as it stands in a window; `closed` if its sep follows.
 
-    `index` is the turn's place in the conversation, `num_bytes` its size if it is learned and ends here.
+    `index` is the turn's place in the conversation, `num_bytes` the size of what is learned of it here; a piece has its
+    share by tokens.
     """
 
     ids: list[int]
@@ -82,14 +83,19 @@ class _Windows:
     def _cut_turn(self, index: int) -> Iterator[list[Part]]:
         """The windows of a turn that does not fit into one; each shows the end of the one before again."""
         turn = self.turns[index]
+
+        def bytes_up_to(place: int) -> int:
+            return turn.num_bytes * place // turn.size
+
         context = self._context(index, self.max_length)
         done = 0
         while True:
             room = self.max_length - self.head - _size(context)
             if turn.size - done <= room:
-                yield [*context, replace(turn, ids=turn.ids[done:])]
+                yield [*context, replace(turn, ids=turn.ids[done:], num_bytes=turn.num_bytes - bytes_up_to(done))]
                 return
-            yield [*context, replace(turn, ids=turn.ids[done : done + room], num_bytes=0, closed=False)]
+            share = bytes_up_to(done + room) - bytes_up_to(done)
+            yield [*context, replace(turn, ids=turn.ids[done : done + room], num_bytes=share, closed=False)]
             done += room
             overlap = max(0, self.max_length // 2 - self.head)
             context = [_shown_again(replace(turn, ids=turn.ids[max(0, done - overlap) : done], closed=False))]

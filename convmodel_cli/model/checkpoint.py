@@ -11,17 +11,19 @@ from typing import Any
 
 import huggingface_hub
 import torch
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-from safetensors.torch import load_file, save_file
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, RepositoryNotFoundError
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers.core_model_loading import revert_weight_conversion
 
 from convmodel_cli.errors import ModelError
-from convmodel_cli.model.language_model import LanguageModel, prepare_network, restore_weights
-from convmodel_cli.settings import is_folder_name
+from convmodel_cli.model.language_model import LanguageModel, keeps_cache, prepare_network
+from convmodel_cli.settings import SamplingSettings, is_folder_name
 
 WEIGHTS = "model.safetensors"
 _HUB_PATIENCE_SECONDS = 3.0
 _NEW_SEP = "<sep>"
+_FROM_FOLDER = {"local_files_only": True, "trust_remote_code": False}
 
 # Renders to the ids of the training encoding: a sep before each turn and after the last, a system message and a
 # newline in front of the first turn, messages of one speaker in a row joined with a newline.
@@ -63,6 +65,10 @@ def load_model(name: str) -> LanguageModel:
     if len(tokenizer) > network.get_input_embeddings().weight.shape[0]:
         network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     prepare_network(network)
+    if not keeps_cache(network):
+        raise ModelError(
+            f"{name}: expected a model that keeps keys and values of what it has read, got {network.config.model_type}"
+        )
     return LanguageModel(network, tokenizer, sep_id)
 
 
@@ -88,7 +94,7 @@ def _locate(name: str, needs_weights: bool) -> tuple[str, dict[str, Any]]:
         _check_folder(location)
     elif not location.is_dir():
         raise ModelError(f"{name}: expected a folder with a tokenizer, got nothing there")
-    return str(location), {"local_files_only": True, "trust_remote_code": False}
+    return str(location), _FROM_FOLDER
 
 
 def _check_folder(folder: Path) -> None:
@@ -123,6 +129,13 @@ def _hub_answers(name: str) -> bool:
             f"{name}: the hub wants you to accept the model's terms first",
             f"open https://huggingface.co/{name}, accept them, and run: hf auth login",
         ) from None
+    except HFValidationError:
+        raise ModelError(
+            f"{name}: expected a folder or a name like gpt2 or owner/model, got neither",
+            "a folder is written with a slash, like ./model",
+        ) from None
+    except EntryNotFoundError:
+        raise ModelError(f"{name}: the hub has this repository, but no config.json in it") from None
     except RepositoryNotFoundError:
         raise ModelError(
             f"{name}: the hub has no such model, or you may not see it",
@@ -179,16 +192,30 @@ def choose_sep(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(sep)
 
 
-def save_everything_but_weights(model: LanguageModel, folder: Path, generation_defaults: Mapping[str, Any]) -> None:
+def generation_config(model: LanguageModel) -> GenerationConfig:
+    """How other tools are to generate, and transformers' own `generate` here.
+
+    The repetition penalty stays out: they would apply it to the sep token too, and responses would run on.
+    """
+    sampling = SamplingSettings()
+    return GenerationConfig(
+        eos_token_id=model.sep_id,
+        pad_token_id=model.sep_id if model.tokenizer.pad_token_id is None else model.tokenizer.pad_token_id,
+        do_sample=True,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_new_tokens=sampling.max_new_tokens,
+    )
+
+
+def save_everything_but_weights(model: LanguageModel, folder: Path) -> None:
     """Write config, tokenizer with our chat template, and generation defaults that other tools understand."""
     _prepare_tokenizer(model)
     model.tokenizer.save_pretrained(folder)
     model.network.config.architectures = [type(model.network).__name__]
     model.network.config.save_pretrained(folder)
-    generation = GenerationConfig(
-        eos_token_id=model.sep_id, pad_token_id=model.tokenizer.pad_token_id, **generation_defaults
-    )
-    generation.save_pretrained(folder)
+    generation_config(model).save_pretrained(folder)
 
 
 def _prepare_tokenizer(model: LanguageModel) -> None:
@@ -197,7 +224,8 @@ def _prepare_tokenizer(model: LanguageModel) -> None:
     ours = _CHAT_TEMPLATE.replace("SEP", sep_token.replace("\\", "\\\\").replace('"', '\\"'))
     before = tokenizer.chat_template
     if isinstance(before, dict):
-        tokenizer.chat_template = {**before, "base": before.get("base", before["default"]), "default": ours}
+        kept = {"base": before["default"]} if before.get("default", ours) != ours else {}
+        tokenizer.chat_template = {**before, **kept, "default": ours}
     elif before and before != ours:
         tokenizer.chat_template = {"default": ours, "base": before}
     else:
@@ -209,15 +237,14 @@ def _prepare_tokenizer(model: LanguageModel) -> None:
 def save_weights(model: LanguageModel, folder: Path, metadata: Mapping[str, str]) -> None:
     """Replace the folder's weights at once: a reader sees the old file or the new one, never a part."""
     tied = model.network.all_tied_weights_keys
-    tensors = {
-        name: tensor.detach().contiguous() for name, tensor in model.network.state_dict().items() if name not in tied
-    }
+    state = {name: tensor.detach() for name, tensor in model.network.state_dict().items() if name not in tied}
+    tensors = {name: tensor.contiguous() for name, tensor in revert_weight_conversion(model.network, state).items()}
     replace_file(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt", **metadata}))
 
 
 def load_weights(model: LanguageModel, folder: Path) -> None:
     """Put the folder's weights back into a model of the same shape, in place."""
-    restore_weights(model.network, load_file(folder / WEIGHTS))
+    model.network.load_state_dict(_load_network(str(folder), str(folder), _FROM_FOLDER).state_dict())
 
 
 def replace_file(target: Path, write: Callable[[Path], object]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import transformers
 from huggingface_hub.utils.tqdm import disable_progress_bars
+from torch import Tensor
 
 from convmodel_cli.errors import UsageError
 from convmodel_cli.settings import ComputeSettings
@@ -49,7 +50,7 @@ def set_up(settings: ComputeSettings, for_training: bool) -> Compute:
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if for_training and _multiplies_bf16_fast(device) else "fp32"
-    return Compute(device, precision, torch.get_num_threads(), settings.seed)
+    return Compute(device, precision, torch.get_num_threads(), settings.seed or 0)
 
 
 def _bound_kernel_cache() -> None:
@@ -75,7 +76,9 @@ def _keep_freed_memory() -> None:
 
 
 def _quiet_libraries() -> None:
-    """Keep the bars and log lines of the libraries off the screen."""
+    """Keep the bars and log lines of the libraries off the screen, and what they would tell others at home."""
+    # Otherwise loading a model without safetensors asks a service on the hub to convert it.
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     disable_progress_bars()
@@ -95,6 +98,11 @@ def _multiplies_bf16_fast(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """The tensor in float64, on the CPU if its device has no such type."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 def default_micro_batch_tokens(device: torch.device, vocab_size: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from convmodel_cli.data.batching import MicroBatch, collate, cut
 from convmodel_cli.data.encoding import Sequences
-from convmodel_cli.model.compute import Compute, evaluating
+from convmodel_cli.model.compute import Compute, evaluating, exact
 from convmodel_cli.model.language_model import LanguageModel, target_losses
 
 
@@ -60,7 +60,7 @@ def evaluate(model: LanguageModel, batches: Iterable[MicroBatch], compute: Compu
     score = Score()
     for batch in batches:
         with evaluating(model.network), compute.forward():
-            nats = float(target_losses(model, batch.to(compute.device)).double().sum())
+            nats = float(exact(target_losses(model, batch.to(compute.device))).sum())
         score = Score(score.nats + nats, score.targets + batch.num_targets, score.num_bytes + batch.num_bytes)
         yield score
 

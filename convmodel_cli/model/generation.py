@@ -16,6 +16,8 @@ from convmodel_cli.model.language_model import LanguageModel
 from convmodel_cli.model.sampling import Chooser, uniform_stream
 from convmodel_cli.settings import SamplingSettings
 
+_LEAST_TURN = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -68,6 +70,12 @@ class Memory:
         self.cut_to(common)
         return common
 
+    def forget(self) -> None:
+        """Start over, when what the cache holds is not known any more."""
+        self.ids.clear()
+        self.types.clear()
+        self.cache = DynamicCache()
+
     def cut_to(self, length: int) -> None:
         surplus = len(self.ids) - length
         if surplus > 0:
@@ -75,9 +83,13 @@ class Memory:
             del self.ids[length:], self.types[length:]
 
 
-def context_room(max_new_tokens: int, max_context: int) -> int:
-    """Tokens that the context may take: a quarter of all stays free for the response, or less if that is enough."""
-    return max_context - min(max_new_tokens, max_context // 4)
+def context_room(max_new_tokens: int, max_context: int, head: int = 1) -> int:
+    """Tokens that the context may take: a quarter of all stays free for the response, or less if that is enough.
+
+    Where `head` tokens (a sep and a persona) would leave little else, the turns come before the response.
+    """
+    room = max_context - min(max_new_tokens, max_context // 4)
+    return max(room, min(max_context - 1, head + _LEAST_TURN))
 
 
 def make_chooser(model: LanguageModel, sampling: SamplingSettings) -> Chooser:
@@ -187,12 +199,17 @@ class _Decoder:
         if not bool(self._mask.all()):
             inputs["attention_mask"] = self._mask.to(device)
             inputs["position_ids"] = positions.to(device)
-        with evaluating(model.network), self._compute.forward():
-            if model.takes_types:
-                shown = types.to(device) if self._with_types else None
-                inputs["inputs_embeds"] = model.embed(ids.to(device), shown)
-            else:
-                inputs["input_ids"] = ids.to(device)
-            output: Any = model.network(**inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        try:
+            with evaluating(model.network), self._compute.forward():
+                if model.takes_types:
+                    shown = types.to(device) if self._with_types else None
+                    inputs["inputs_embeds"] = model.embed(ids.to(device), shown)
+                else:
+                    inputs["input_ids"] = ids.to(device)
+                output: Any = model.network(**inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        except BaseException:
+            if self._memory is not None:
+                self._memory.forget()
+            raise
         logits: Tensor = output.logits[:, -1].float().clone()
         return logits

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from convmodel_cli.data.batching import MicroBatch
 from convmodel_cli.data.encoding import Vocabulary
@@ -94,6 +93,18 @@ def prepare_network(network: PreTrainedModel) -> None:
     network.eval()
 
 
+def keeps_cache(network: PreTrainedModel) -> bool:
+    """Whether the network goes on from a cache of keys and values; recurrent ones and some old ones do not."""
+    cache = DynamicCache()
+    ids = torch.zeros((1, 2), dtype=torch.long)
+    try:
+        with torch.inference_mode():
+            network(input_ids=ids, past_key_values=cache, use_cache=True)
+            return int(cache.get_seq_length()) == ids.shape[1]
+    except (AttributeError, IndexError, TypeError, ValueError):  # they stumble over the cache in ways of their own
+        return False
+
+
 def _use_fused_activations(network: nn.Module) -> None:
     """Replace GPT-2's activation, seven passes over the widest tensor, by the same function in one kernel."""
     for module in network.modules():
@@ -106,14 +117,11 @@ def set_dropout(network: nn.Module, rate: float) -> None:
     """Dropout of embeddings and residuals; none in attention, where it would rule out the fast kernels."""
     for name, module in network.named_modules():
         if isinstance(module, nn.Dropout):
-            module.p = 0.0 if "attn_dropout" in name or "attention_dropout" in name else rate
+            module.p = 0.0 if "att" in name.rsplit(".", 1)[-1] else rate
+        for attribute, value in list(vars(module).items()):  # some models keep a rate and call the function
+            if "drop" in attribute and isinstance(value, float):
+                setattr(module, attribute, 0.0 if "att" in attribute or "layer" in attribute else rate)
 
 
 def copy_of_weights(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
-
-
-def restore_weights(network: Any, weights: Mapping[str, Tensor]) -> None:
-    """Put weights back in place; names that are tied to another may be missing."""
-    missing, unexpected = network.load_state_dict(weights, strict=False)
-    assert not unexpected and set(missing) <= set(network.all_tied_weights_keys)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from convmodel_cli.model.compute import exact
 from convmodel_cli.settings import SamplingSettings
 
 
@@ -67,11 +68,11 @@ def pick(logits: Tensor, uniforms: Tensor) -> Tensor:
 
     One number a row, known beforehand, makes a draw independent of whatever else is in the batch.
     """
-    cumulative = logits.double().softmax(-1).cumsum(-1)
+    cumulative = exact(logits).softmax(-1).cumsum(-1)
     total = cumulative[:, -1:]
     # The sum may end beside 1, and rounding may reach it: staying below it never takes a token of probability 0.
-    aim = torch.minimum(uniforms.double().to(logits.device)[:, None] * total, total.nextafter(torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, aim, right=True).squeeze(-1)
+    aim = torch.minimum(uniforms.to(total)[:, None] * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, aim, right=True).squeeze(-1).to(logits.device)
 
 
 def uniform_stream(seed: int, context: Sequence[int], candidate: int, count: int) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from torch.optim import AdamW, Muon, Optimizer
 from convmodel_cli.data.batching import MicroBatch, StepPlan, micro_batches
 from convmodel_cli.data.encoding import Sequences
 from convmodel_cli.errors import TrainingError
-from convmodel_cli.model.compute import Compute
+from convmodel_cli.model.compute import Compute, exact
 from convmodel_cli.model.language_model import LanguageModel, target_losses
 from convmodel_cli.model.schedule import learning_rate_factor
 
@@ -96,7 +96,13 @@ def train(
         model.network.train()
         rate = _set_learning_rate(optimizers, plan.number, optimization)
         batches = micro_batches(sequences, plan.sequences, plan.with_types, optimization.micro_batch_tokens)
-        loss = accumulate_gradients(model, batches, compute)
+        try:
+            loss = accumulate_gradients(model, batches, compute)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"step {plan.number}: out of memory with up to {optimization.micro_batch_tokens} tokens at once",
+                "lower --micro-batch-tokens, which changes no result, or --max-length",
+            ) from error
         norm = nn.utils.clip_grad_norm_(model.network.parameters(), optimization.clip or math.inf).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
@@ -129,7 +135,7 @@ def accumulate_gradients(model: LanguageModel, batches: list[MicroBatch], comput
         with compute.forward():
             losses = target_losses(model, batch.to(compute.device))
         (losses.sum() / num_targets).backward()
-        total += float(losses.detach().double().sum())
+        total += float(exact(losses.detach()).sum())
     return total / num_targets
 
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 from convmodel_cli.data.encoding import encode_context, turns_to_encode
 from convmodel_cli.errors import UsageError
-from convmodel_cli.events import Response
+from convmodel_cli.events import Dropped, Response
 from convmodel_cli.settings import SamplingSettings
 
 if TYPE_CHECKING:
     from convmodel_cli.model.compute import Compute
     from convmodel_cli.model.generation import Context, Token
     from convmodel_cli.model.language_model import LanguageModel
+
+LEAST_AFTER_PERSONA = 4  # two seps, a token to answer and one to answer with
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,37 +29,38 @@ class Limits:
 
 def make_context(
     model: LanguageModel, turns: Sequence[str], persona: str, limits: Limits, candidate: int = 0
-) -> tuple[Context, int]:
-    """(context, number of turns dropped from its start): the newest turns that fit, encoded as in training."""
+) -> tuple[Context, Dropped | None]:
+    """(context, what did not fit into it), encoded as in training; raises UsageError for a persona that is too long."""
     vocabulary = model.vocabulary
     persona_ids = vocabulary.encode_persona(persona)
     encoded = vocabulary.encode(turns_to_encode(turns, persona))
     return fit_context(encoded, persona_ids, vocabulary.sep_id, limits, candidate)
 
 
-def check_persona(persona: Sequence[int], limits: Limits) -> None:
-    """Refuse a persona that leaves no room for the conversation; raises UsageError."""
-    from convmodel_cli.model.generation import context_room
-
-    most = context_room(limits.max_new_tokens, limits.max_context) // 2
+def check_persona(persona: Sequence[int], max_context: int) -> None:
+    """Refuse a persona that leaves no room for a turn and a response; raises UsageError."""
+    most = max_context - LEAST_AFTER_PERSONA
     if len(persona) > most:
         raise UsageError(
-            f"the persona: expected at most {most} tokens, half of what the model can be shown, got {len(persona)}",
+            f"the persona: expected at most {most} tokens, for the model can be shown {max_context}, "
+            f"got {len(persona)}",
             "shorten it",
         )
 
 
 def fit_context(
     turns: Sequence[Sequence[int]], persona: Sequence[int], sep_id: int, limits: Limits, candidate: int = 0
-) -> tuple[Context, int]:
-    """As `make_context`, for encoded turns; raises UsageError for a persona that leaves no room."""
+) -> tuple[Context, Dropped | None]:
+    """As `make_context`, for encoded turns."""
     from convmodel_cli.model.generation import Context, context_room
 
-    check_persona(persona, limits)
-    room = context_room(limits.max_new_tokens, limits.max_context)
-    ids, types, dropped = encode_context(turns, persona, sep_id, room)
-    max_response = min(limits.max_new_tokens, limits.max_context - len(ids))
-    return Context(tuple(ids), tuple(types), max_response, candidate), dropped
+    check_persona(persona, limits.max_context)
+    room = context_room(limits.max_new_tokens, limits.max_context, 1 + len(persona))
+    shown = encode_context(turns, persona, sep_id, room)
+    max_response = min(limits.max_new_tokens, limits.max_context - len(shown.ids))
+    dropped = Dropped(shown.dropped_turns, shown.cut_tokens)
+    fits = not (shown.dropped_turns or shown.cut_tokens)
+    return Context(tuple(shown.ids), tuple(shown.types), max_response, candidate), None if fits else dropped
 
 
 def answer_all(

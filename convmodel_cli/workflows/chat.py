@@ -55,9 +55,9 @@ class Chat:
         turns = [list(said.ids) for said in (*self.turns, turn)]
         persona = self.model.vocabulary.encode_persona(self.persona)
         context, dropped = fit_context(turns, persona, self.model.sep_id, self.limits)
-        if dropped and not self._said_dropped:
+        if dropped is not None and (dropped.tokens_of_newest or not self._said_dropped):
             self._said_dropped = True
-            yield Dropped(dropped)
+            yield dropped
         builder = ResponseBuilder(self.model)
         for token in respond(self.model, [context], self.sampling, self.compute, self.with_types, self.memory):
             piece = builder.add(token)
@@ -66,7 +66,7 @@ class Chat:
             if self._stopping:
                 break
         response = builder.response()
-        if builder.ids:
+        if builder.ids or response.finish == "stop":
             self.turns += [turn, ChatTurn(response.text, builder.ids)]
         yield response
 
@@ -97,6 +97,6 @@ def open_chat(model_name: str, settings: ChatSettings, sampling: SamplingSetting
     model = load_model(model_name)
     model.move_to(compute.device)
     limits = Limits(sampling.max_new_tokens, record.max_context or model.max_positions)
-    check_persona(model.vocabulary.encode_persona(settings.persona), limits)
+    check_persona(model.vocabulary.encode_persona(settings.persona), limits.max_context)
     with_types = record.speaker_ids != "off" and model.takes_types
     return Chat(model, compute, sampling, limits, with_types, Memory(), persona=settings.persona)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convmodel_cli.data.conversations import content_key, hold_out, read_conversations, read_good_conversations
+from convmodel_cli.data.encoding import learned_turns
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.data.lines import shown_name
 from convmodel_cli.errors import DataError, UsageError
@@ -68,6 +69,13 @@ def read_fit_data(train: tuple[str, ...], valid: tuple[str, ...], split: str | N
     return FitData(conversations, held, [], sources, tuple(notes))
 
 
+def check_learned(data: FitData, learn: str) -> None:
+    """Refuse data of which nothing would be learned; raises DataError."""
+    for name, part in ((", ".join(data.sources), data.train), ("the validation data", data.valid)):
+        if part and not any(any(learned_turns(conversation, learn)) for conversation in part):
+            raise DataError(f"{name}: expected turns to learn, got none", "check --learn and the learn flags")
+
+
 def _read(path: str, skip_bad: bool, notes: list[Note]) -> list[Conversation]:
     if not skip_bad:
         return read_conversations(path)
@@ -84,5 +92,7 @@ def _split(conversations: list[Conversation], split: str, sources: tuple[str, ..
     if different < 3:
         raise DataError(f"{sources[0]}: expected at least 3 different conversations to split, got {different}")
     train, valid, test = hold_out(conversations, shares)
+    if not train:
+        raise DataError(f"{sources[0]}: --split {split} leaves nothing to train on of {different} conversations")
     note = Note(f"split {split}: {len(train)} to train, {len(valid)} to validate, {len(test)} to test")
     return FitData(train, valid, test, sources, (*notes, note))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmodel_cli.data.conversations import digest
-from convmodel_cli.errors import ConvmodelError, Stopped
+from convmodel_cli.errors import Stopped
 from convmodel_cli.events import Evaluated, Finished, Note, Saved, Started
 from convmodel_cli.settings import NEW_BASES, ComputeSettings, RunSettings, TrainingSettings
-from convmodel_cli.workflows.data import SAMPLE_SHOWN, FitData, read_fit_data
+from convmodel_cli.workflows.data import SAMPLE_SHOWN, FitData, check_learned, read_fit_data
 from convmodel_cli.workflows.improve import RunEvent, RunState, conclude, improve
 from convmodel_cli.workflows.journal import journal
 from convmodel_cli.workflows.plan import RunPlan, make_plan, resolved_settings
@@ -20,6 +20,7 @@ from convmodel_cli.workflows.run_folder import (
     EVENTS,
     check_output,
     prepare_output,
+    read_record,
     storing,
     write_model_card,
     write_model_files,
@@ -51,15 +52,19 @@ def fit(
     started = time.perf_counter()
     check_output(request.output, run.overwrite)
     data = read_fit_data(request.train, request.valid, run.split, run.skip_bad)
+    check_learned(data, training.learn)
     yield from data.notes
 
     from convmodel_cli.model.compute import set_up
 
     compute = set_up(machine, for_training=True)
     model = load_base(request.base, data, training, compute.seed)
-    plan = make_plan(model, request.base, data.train, data.valid, training, compute)
+    known_context = 0 if request.base in NEW_BASES else read_record(request.base).max_context
+    plan = make_plan(model, request.base, data.train, data.valid, training, compute, known_context)
     if not model.takes_types and training.speaker_ids != "off":
         yield Note("this kind of model takes no token types: speaker ids are off")
+    if request.base not in NEW_BASES and training.vocab_size != TrainingSettings().vocab_size:
+        yield Note("--vocab-size is for new models; this base keeps its vocabulary", warning=True)
     folder = prepare_output(request.output)
     record = run_record(request.base, data, plan, training, compute, model)
     write_model_files(model, folder)
@@ -180,11 +185,3 @@ def run_record(
         "max_context": plan.max_context,
         "best": {"step": None, "loss": None, "valid": None},
     }
-
-
-def last_event(events: Iterator[FitEvent]) -> Finished:
-    """Run to the end, silently."""
-    for event in events:
-        if isinstance(event, Finished):
-            return event
-    raise ConvmodelError("the run ended without a result")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from convmodel_cli.data.conversations import iter_conversations
 from convmodel_cli.data.formats import BadRecord, Conversation, parse_record
-from convmodel_cli.data.lines import Problem
+from convmodel_cli.data.lines import Place, Problem, shown_name
 from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.events import Answered, Dropped, Response
 from convmodel_cli.settings import ComputeSettings, GenerationSettings, SamplingSettings
-from convmodel_cli.workflows.answer import Limits, answer_all, make_context
+from convmodel_cli.workflows.answer import Limits, answer_all, check_persona, make_context
 from convmodel_cli.workflows.run_folder import check_model, read_record
 
 if TYPE_CHECKING:
@@ -78,7 +78,11 @@ def _contexts(request: GenerationRequest) -> Iterable[Conversation | Problem]:
             raise UsageError(f"the turns: {error}") from None
     if request.input is None:
         raise UsageError("nothing to answer: expected turns or --input", 'try: convmodel generate "Hello"')
-    return iter_conversations(request.input, min_turns=1, text_too=True)
+    read = iter_conversations(request.input, min_turns=1, text_too=True)
+    first = next(read, None)  # opens the file, before anything heavy is imported
+    if first is None:
+        raise DataError(f"{shown_name(request.input)}: expected contexts, got an empty file")
+    return chain([first], read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +103,20 @@ class _Responder:
     def answer(self, part: list[Conversation | Problem]) -> Iterator[Answered | Dropped]:
         """Answer a part of the input, in its order."""
         count = self.settings.num_responses
-        good = [item for item in part if isinstance(item, Conversation)]
-        made = [
-            make_context(self.model, item.turns, item.persona or self.settings.persona, self.limits, candidate)
-            for item in good
-            for candidate in range(count)
-        ]
-        dropped = max((turns for _, turns in made), default=0)
-        if dropped:
-            yield Dropped(dropped)
-        contexts = [context for context, _ in made]
+        checked = [self._checked(item) for item in part]
+        contexts = []
+        for item in checked:
+            for candidate in range(count if isinstance(item, Conversation) else 0):
+                assert isinstance(item, Conversation)
+                context, dropped = make_context(self.model, item.turns, self._persona(item), self.limits, candidate)
+                contexts.append(context)
+                if dropped is not None and candidate == 0:
+                    yield dropped
         responses: dict[int, Response] = dict(
             answer_all(self.model, contexts, self.sampling, self.compute, self.with_types, self.batch_size)
         )
         number = 0
-        for item in part:
+        for item in checked:
             if isinstance(item, Problem):
                 yield Answered(context=(), problem=str(item))
                 continue
@@ -121,3 +124,16 @@ class _Responder:
             number += count
             # Stable, so that equal scores keep the order in which they were drawn.
             yield Answered(item.turns, tuple(sorted(own, key=lambda response: -response.logprob)))
+
+    def _persona(self, item: Conversation) -> str:
+        return item.persona or self.settings.persona
+
+    def _checked(self, item: Conversation | Problem) -> Conversation | Problem:
+        """The item, or its problem if its own persona leaves no room."""
+        if isinstance(item, Problem) or not item.file:
+            return item
+        try:
+            check_persona(self.model.vocabulary.encode_persona(self._persona(item)), self.limits.max_context)
+        except UsageError as error:
+            return Problem(Place(item.file, item.line), str(error))
+        return item

@@ -124,10 +124,8 @@ def _evaluate(
     if first is not None:
         batches = micro_batches(plan.train, first.sequences, first.with_types, plan.evaluation_budget)
         train_loss = final_score(evaluate(model, batches, compute)).loss
-    elif state.targets_since:
-        train_loss = state.nats_since / state.targets_since
     else:
-        train_loss = state.losses[-1][1]
+        train_loss = state.nats_since / state.targets_since
     valid: Score | None = None
     if plan.valid is not None:
         with_types = plan.speaker_ids != "off"

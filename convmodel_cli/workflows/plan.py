@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import DataError, UsageError
-from convmodel_cli.settings import NEW_BASES, TrainingSettings, parse_duration
+from convmodel_cli.settings import TrainingSettings, parse_duration
+from convmodel_cli.workflows.answer import LEAST_AFTER_PERSONA
 from convmodel_cli.workflows.recipes import recipe_for
 
 if TYPE_CHECKING:
@@ -62,12 +63,17 @@ def make_plan(
     valid: Sequence[Conversation],
     settings: TrainingSettings,
     compute: Compute,
+    known_context: int | None,
 ) -> RunPlan:
-    """Encode the data and decide what is open; raises DataError if nothing is left to learn."""
+    """Encode the data and decide what is open; raises DataError if nothing is left to learn.
+
+    `known_context` is how many positions the model has learned already, None for all of them.
+    """
     max_length = window_length(model, settings.max_length)
     sequences = _encode(model, train, "training", max_length, settings.learn)
     valid_sequences = _encode(model, valid, "validation", max_length, settings.learn) if valid else None
     context_source = (list(valid) or list(train))[0]
+    max_context = _max_context(known_context, sequences, model)
     batch_size, epochs, steps = _rhythm(base, sequences, settings)
     return RunPlan(
         base=base,
@@ -81,13 +87,13 @@ def make_plan(
         patience=settings.patience,
         max_seconds=parse_duration(settings.max_time) if settings.max_time else None,
         max_length=max_length,
-        max_context=_max_context(base, sequences, model),
+        max_context=max_context,
         learn=settings.learn,
         speaker_ids=settings.speaker_ids if model.takes_types else "off",
         dropout=settings.dropout if settings.dropout is not None else recipe_for(base).dropout,
         seed=compute.seed,
         sample=(settings.sample,) if settings.sample else _first_context(context_source),
-        sample_persona="" if settings.sample else context_source.persona,
+        sample_persona=_sample_persona("" if settings.sample else context_source.persona, max_context, model),
         optimization=_optimization(base, model, settings, steps, compute),
     )
 
@@ -132,9 +138,15 @@ def _default_eval_every(num_sequences: int, batch_size: int) -> int:
     return max(1, -(-steps_per_epoch(num_sequences, batch_size) // _EVALUATIONS_PER_EPOCH))
 
 
-def _max_context(base: str, sequences: Sequences, model: LanguageModel) -> int:
-    """Tokens a chat may use: a new model has learned only the positions that its training data reached."""
-    return int(sequences.lengths.max()) if base in NEW_BASES else model.max_positions
+def _max_context(known: int | None, sequences: Sequences, model: LanguageModel) -> int:
+    """Tokens a chat may use: a model has learned only the positions that its training data ever reached."""
+    return model.max_positions if known is None else max(known, int(sequences.lengths.max()))
+
+
+def _sample_persona(persona: str, max_context: int, model: LanguageModel) -> str:
+    """The sample context's persona, if it leaves room for an answer."""
+    fits = len(model.vocabulary.encode_persona(persona)) <= max_context - LEAST_AFTER_PERSONA
+    return persona if fits else ""
 
 
 def _first_context(conversation: Conversation) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,7 @@ import orjson
 from convmodel_cli import __version__
 from convmodel_cli.data.formats import Conversation, to_record
 from convmodel_cli.errors import ModelError, StorageError, UsageError
-from convmodel_cli.settings import SamplingSettings, is_folder_name
+from convmodel_cli.settings import is_folder_name
 
 if TYPE_CHECKING:
     from convmodel_cli.model.language_model import LanguageModel
@@ -44,7 +44,7 @@ _OUR_FILES = (
     EVENTS,
     RECORD,
 )
-_OUR_FOLDERS = ("additional_chat_templates", "checkpoints")
+_BASE_TEMPLATE = "additional_chat_templates/base.jinja"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,10 @@ def prepare_output(output: str) -> Path:
     folder = Path(output)
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for name in _OUR_FILES:
+        for name in (*_OUR_FILES, _BASE_TEMPLATE):
             (folder / name).unlink(missing_ok=True)
-        for name in _OUR_FOLDERS:
-            if (folder / name).is_dir() and not (folder / name).is_symlink():
-                shutil.rmtree(folder / name)
+        with suppress(OSError):  # it stays if there is anything else in it
+            (folder / _BASE_TEMPLATE).parent.rmdir()
     return folder
 
 
@@ -90,11 +89,14 @@ def storing(folder: Path) -> Iterator[None]:
     """Turn a failure to write into a StorageError that names the place and the space there."""
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        # The libraries in Rust raise errors of their own, which only their words tell from others.
+        if not isinstance(error, OSError) and "(os error " not in str(error) and "I/O error" not in str(error):
+            raise
         there = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
         free = shutil.disk_usage(there).free
         raise StorageError(
-            f"{error.filename or folder}: cannot be written: {error.strerror or error} ({free:,} bytes free)",
+            f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error} ({free:,} bytes free)",
             "free some space or choose another place with -o",
         ) from error
 
@@ -103,17 +105,8 @@ def write_model_files(model: LanguageModel, folder: Path) -> None:
     """Everything of a Hugging Face folder but the weights."""
     from convmodel_cli.model.checkpoint import save_everything_but_weights
 
-    sampling = SamplingSettings()
-    # The repetition penalty stays out: other tools would apply it to the sep token too, and responses would run on.
-    defaults = {
-        "do_sample": True,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "max_new_tokens": sampling.max_new_tokens,
-    }
     with storing(folder):
-        save_everything_but_weights(model, folder, defaults)
+        save_everything_but_weights(model, folder)
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
@@ -147,7 +140,7 @@ def read_record(folder: str) -> RunRecord:
     try:
         content = orjson.loads(path.read_bytes())
         settings = content["settings"]
-        return RunRecord(
+        record = RunRecord(
             speaker_ids=settings["speaker_ids"],
             learn=settings["learn"],
             max_length=settings["max_length"],
@@ -157,6 +150,10 @@ def read_record(folder: str) -> RunRecord:
         )
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: expected the record of a run, got something else ({error})") from None
+    for name, kind in (("speaker_ids", str), ("learn", str), ("max_length", int | None), ("max_context", int | None)):
+        if not isinstance(getattr(record, name), kind):
+            raise ModelError(f"{path}: expected the record of a run, got {getattr(record, name)!r} for {name}")
+    return record
 
 
 def as_content(record: RunRecord) -> dict[str, Any]:
