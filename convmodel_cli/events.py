@@ -30,6 +30,7 @@ class Started:
     train_sequences: int
     train_targets: int
     valid_conversations: int
+    max_length: int
     epochs: int
     steps: int
     eval_every: int

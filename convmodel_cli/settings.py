@@ -82,15 +82,15 @@ def _check_number(setting: Field[Any], value: float) -> None:
     limits = setting.metadata
     wanted = []
     if limits["at_least"] is not None and not value >= limits["at_least"]:
-        wanted.append(f"at least {limits['at_least']:g}")
+        wanted.append(f"at least {limits['at_least']}")
     if limits["above"] is not None and not value > limits["above"]:
         wanted.append(f"a number above {limits['above']:g}")
     if not math.isfinite(value):
         wanted.append("a finite number")
     if limits["at_most"] is not None and not value <= limits["at_most"]:
-        wanted.append(f"at most {limits['at_most']:g}")
+        wanted.append(f"at most {limits['at_most']}")
     if wanted:
-        raise ValueError(f"{option_name(setting)}: expected {' and '.join(wanted)}, got {value:g}")
+        raise ValueError(f"{option_name(setting)}: expected {' and '.join(wanted)}, got {value}")
 
 
 def parse_duration(text: str) -> float:
@@ -99,7 +99,10 @@ def parse_duration(text: str) -> float:
     if parts is None or not any(parts.groups()):
         raise ValueError(f"--max-time: expected a time like 90s, 10m or 1h30m, got {text!r}")
     hours, minutes, seconds = (float(part or 0) for part in parts.groups())
-    return hours * 3600 + minutes * 60 + seconds
+    total = hours * 3600 + minutes * 60 + seconds
+    if total <= 0:
+        raise ValueError(f"--max-time: expected more than no time, got {text!r}")
+    return total
 
 
 def parse_split(text: str) -> tuple[float, float, float]:
@@ -243,9 +246,6 @@ class EvaluationSettings:
 class SamplingSettings:
     """Sampling"""
 
-    def __post_init__(self) -> None:
-        check_limits(self)
-
     temperature: float = knob(0.8, "Below 1 is safer, above 1 is wilder.", at_least=0.01)
     top_p: float = knob(0.95, "Keep the likeliest tokens that make up this share.", above=0, at_most=1)
     top_k: int = knob(50, "Keep this many of the likeliest tokens; 0 keeps all.", at_least=0)
@@ -260,6 +260,13 @@ class SamplingSettings:
     max_new_tokens: int = knob(64, "Longest response in tokens.", at_least=1)
     min_new_tokens: int = knob(1, "Shortest response in tokens.", at_least=0)
     greedy: bool = knob(False, "Always take the likeliest token.", flags=("--greedy",))
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"--min-new-tokens: expected at most --max-new-tokens, {self.max_new_tokens}, got {self.min_new_tokens}"
+            )
 
     @property
     def penalty(self) -> float:
@@ -277,7 +284,7 @@ class GenerationSettings:
         1, "Responses to each context, likeliest first.", at_least=1, flags=("--num-responses", "-n")
     )
     batch_size: int | None = knob(
-        None, "Contexts answered together; never changes a response.", at_least=1, shown_default="auto"
+        None, "Contexts answered together; never changes a response in fp32.", at_least=1, shown_default="auto"
     )
     persona: str = knob("", "Who the model is to be, in front of every context.", metavar="TEXT")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_every_option_of_generate_is_passed_on(model: ConversationModel) -> None
 
 
 @pytest.mark.parametrize("wrong", [{"learn": "assistant"}, {"optimizer": "sgd"}, {"epochs": 2.5}, {"schedule": "up"}])
-def test_values_that_do_not_exist_are_refused(model: ConversationModel, wrong: dict[str, object]) -> None:
+def test_values_that_do_not_exist_are_refused(model: ConversationModel, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         model.fit(EXAMPLES, **wrong)
 

@@ -57,8 +57,8 @@ def test_help_lists_every_setting_of_a_command(
     ("arguments", "expected"),
     [
         (["fit", "--epochs", "0"], "--epochs: expected at least 1, got 0"),
-        (["fit", "--learning-rate", "-1"], "--learning-rate: expected a number above 0, got -1"),
-        (["fit", "--warmup", "2"], "--warmup: expected at most 1, got 2"),
+        (["fit", "--learning-rate", "-1"], "--learning-rate: expected a number above 0, got -1.0"),
+        (["fit", "--warmup", "2"], "--warmup: expected at most 1, got 2.0"),
         (["fit", "--max-time", "soon"], "--max-time: expected a time like 90s, 10m or 1h30m, got 'soon'"),
         (["fit", "--split", "80/30/10"], "--split: expected three percentages that sum to 100"),
         (["fit", "--eopchs", "3"], "--epochs"),
@@ -67,8 +67,12 @@ def test_help_lists_every_setting_of_a_command(
         (["generate", "-m", "gpt2"], "nothing to answer"),
         (["generate", "-m", "gpt2", "Hello", "-i", "x"], "exclude each other"),
         (["generate", "-m", "gpt2", "  "], "only white space"),
-        (["generate", "--top-p", "0", "x"], "--top-p: expected a number above 0, got 0"),
+        (["generate", "--top-p", "0", "x"], "--top-p: expected a number above 0, got 0.0"),
         (["dance"], "No such command"),
+        (["fit", "--base", "new-huge"], "--base: expected new-tiny, new-small, new-medium, a folder"),
+        (["fit", "-o", ""], "--output: expected a folder, got an empty name"),
+        (["fit", "--max-time", "0s"], "--max-time: expected more than no time"),
+        (["chat", "--min-new-tokens", "9", "--max-new-tokens", "3"], "--min-new-tokens: expected at most"),
         (["fit", "--learning-rate", "inf"], "--learning-rate: expected a finite number, got inf"),
         (["fit", "--weight-decay", "nan"], "--weight-decay: expected at least 0 and a finite number, got nan"),
         (["chat", "--persona", "\udcff"], "--persona: expected UTF-8 text, got other bytes"),
@@ -273,3 +277,23 @@ def test_no_command_shows_the_help_and_exits_2(convmodel: Convmodel) -> None:
     assert outcome.code == 2
     assert "Usage: convmodel" in outcome.out + outcome.err
     assert "error:" not in outcome.err
+
+
+def test_help_on_a_pipe_has_no_escape_codes_whatever_the_environment(tmp_path: Path) -> None:
+    environment = {**os.environ, "GITHUB_ACTIONS": "true", "FORCE_COLOR": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "convmodel_cli", "fit", "--help"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=True,
+    )
+    assert b"--learning-rate" in done.stdout
+    assert b"\x1b" not in done.stdout
+
+
+def test_pasted_colour_codes_do_not_break_the_prompt(trained: str, tmp_path: Path) -> None:
+    typed = [(b"you>", b"\x1b[31mHi!\r"), (b"bot>", b"/exit\r")]
+    seen = on_a_terminal(["chat", "-m", trained, "--greedy"], typed, tmp_path).decode()
+    assert seen.endswith("exit 0"), seen
+    assert "Unhandled" not in seen

@@ -266,6 +266,7 @@ def test_a_model_that_is_missing_or_unreadable_exits_4_with_what_to_do(convmodel
         ("./empty", "without config.json"),
         ("./pickle", "pytorch_model.bin, which could run code"),
         ("gpt2", "hub cannot be reached"),
+        ("nomodel", "there is no such folder here"),
     ]:
         outcome = convmodel("eval", data, "-m", name)
         assert outcome.code == 4, name
@@ -398,13 +399,15 @@ def test_a_run_that_learns_nothing_is_refused_before_torch(tmp_path: Path) -> No
         assert done.returncode == code, done.stderr
 
 
-def test_a_last_evaluation_that_is_not_a_number_keeps_the_best_and_ends_well(
+def test_a_last_evaluation_that_is_not_a_number_exits_5_and_keeps_the_best(
     convmodel: Convmodel, data: tuple[str, str]
 ) -> None:
     options = ["--max-steps", "1", "--learning-rate", "1e30", "--clip", "0", "--warmup", "0", "--optimizer", "adamw"]
-    fitted = json.loads(convmodel("fit", *data, "-o", "out", *FAST, *options, "--json").out)
-    assert fitted["best_step"] == 0
-    assert math.isfinite(fitted["valid"]["loss"])
+    outcome = convmodel("fit", *data, "-o", "out", *FAST, *options)
+    assert outcome.code == 5
+    assert "the evaluation after step 1: expected a finite loss, got" in outcome.err
+    assert "out holds the untrained model" in outcome.err
+    assert convmodel("eval", data[1], "-m", "out").code == 0
 
 
 def test_overwrite_leaves_folders_that_are_not_ours(

@@ -194,9 +194,9 @@ def test_two_hundred_turns_on_64_tokens_drop_the_oldest_pairs_say_it_once_and_eq
     chat = open_test_chat(trained)
     chat.limits = Limits(12, 64)
     told = 0
-    asked = ["Hi!", "What do you eat?", "And to drink?", "Tell me a joke."]
+    questions = ["Hi!", "What do you eat?", "And to drink?", "Tell me a joke."]
     for number in range(100):
-        told += sum(isinstance(event, Dropped) for event in chat.say(asked[number % 4]))
+        told += sum(isinstance(event, Dropped) for event in chat.say(questions[number % 4]))
         if number % 10 == 9:
             turns = [list(turn.ids) for turn in chat.turns[:-1]]
             context, dropped = fit_context(turns, [], chat.model.sep_id, chat.limits)
@@ -213,7 +213,7 @@ def test_a_turn_as_long_as_the_context_is_cut_and_said(trained: str, length: int
     chat = open_test_chat(trained)
     chat.limits = Limits(12, 64)
     [token] = chat.model.vocabulary.encode(["a"])[0]
-    text = chat.model.tokenizer.decode([token] * length)
+    text = str(chat.model.tokenizer.decode([token] * length))
     count = len(chat.model.vocabulary.encode([text])[0])
     dropped = [event for event in chat.say(text) if isinstance(event, Dropped)]
     room = 64 - 12 - 2

@@ -72,6 +72,8 @@ def root(
 ) -> None:
     """Train a small conversation model on your own dialogues and talk with it.
 
+    Every option can come from the environment, like CONVMODEL_FIT_EPOCHS=3.
+
     [bold]convmodel fit train.jsonl valid.jsonl[/]
     [bold]convmodel chat[/]
     [bold]convmodel eval test.jsonl[/]
@@ -90,12 +92,21 @@ def fit(
         str | None, typer.Argument(help="Conversations to train on, JSON Lines; - is standard input.")
     ] = None,
     valid: Annotated[str | None, typer.Argument(help="Conversations to validate on.")] = None,
-    more_train: Annotated[list[str] | None, typer.Option("--train", help="More files to train on.")] = None,
-    more_valid: Annotated[list[str] | None, typer.Option("--valid", help="More files to validate on.")] = None,
+    more_train: Annotated[
+        list[str] | None, typer.Option("--train", help="More files to train on.", show_envvar=False)
+    ] = None,
+    more_valid: Annotated[
+        list[str] | None, typer.Option("--valid", help="More files to validate on.", show_envvar=False)
+    ] = None,
     base: Annotated[
-        str, typer.Option("--base", help="new-tiny, new-small, new-medium; a folder; or a name on the hub like gpt2.")
+        str,
+        typer.Option(
+            "--base",
+            help="new-tiny, new-small, new-medium; a folder; or a name on the hub like gpt2.",
+            show_envvar=False,
+        ),
     ] = "new-tiny",
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the model.")] = "model",
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the model.", show_envvar=False)] = "model",
 ) -> None:
     """Train a model and leave it in a folder.
 
@@ -123,7 +134,10 @@ def eval_(
     data: Annotated[str | None, typer.Argument(help="Conversations to measure on, JSON Lines.")] = None,
     model: Model = "./model",
     probes: Annotated[
-        str | None, typer.Option("--probes", help="Contexts with known answers, to see what the model remembers.")
+        str | None,
+        typer.Option(
+            "--probes", help="Contexts with known answers, to see what the model remembers.", show_envvar=False
+        ),
     ] = None,
 ) -> None:
     """Measure a model: loss, perplexity, bits per byte, probes.
@@ -149,7 +163,8 @@ def generate(
     turns: Annotated[list[str] | None, typer.Argument(help="The turns of one context, oldest first.")] = None,
     model: Model = "./model",
     input: Annotated[
-        str | None, typer.Option("--input", "-i", help="A file of contexts, or - for standard input.")
+        str | None,
+        typer.Option("--input", "-i", help="A file of contexts, or - for standard input.", show_envvar=False),
     ] = None,
 ) -> None:
     """Write responses, one a line.
@@ -180,7 +195,7 @@ def chat(
 
     [bold]convmodel chat[/]
     [bold]convmodel chat -m mybot --temperature 0.6[/]
-    [bold]printf 'Hi!\\\\n' | convmodel chat[/] answers line by line
+    [bold]cat turns.txt | convmodel chat[/] answers line by line
     """
     from convmodel_cli.cli.chat_screen import chat_on_pipe, chat_on_terminal
     from convmodel_cli.cli.display import Screen
@@ -204,6 +219,8 @@ def _files(first: str | None, more: list[str] | None) -> tuple[str, ...]:
 
 def run(arguments: list[str]) -> int:
     """Run one command; returns its exit code. Every error a user can cause is a sentence on stderr."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"  # no escape codes in help on a pipe, whatever the environment
     try:
         code = app(arguments, standalone_mode=False, prog_name="convmodel")
         _flush()
@@ -213,6 +230,8 @@ def run(arguments: list[str]) -> int:
         return _fail(_from_typer(error), arguments) if arguments else UsageError.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
+    except SystemExit as leaving:  # typer's answer to a reader that left early
+        return 0 if isinstance(leaving.__context__, BrokenPipeError) else BUG_EXIT_CODE
     except BrokenPipeError:
         # The reader has seen enough. Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

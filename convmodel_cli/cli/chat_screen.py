@@ -49,9 +49,14 @@ def chat_on_pipe(chat: Chat, screen: Screen) -> None:
 def chat_on_terminal(chat: Chat, screen: Screen) -> None:
     """A prompt that keeps the conversation until /exit or Ctrl-D."""
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.key_binding import KeyBindings
+    from prompt_toolkit.keys import Keys
 
+    # Pasted colour codes look like mouse events to the prompt, which stumbles over them.
+    keys = KeyBindings()
+    keys.add(Keys.Vt100MouseEvent)(lambda _: None)
     screen.say("Type a message; /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.", "dim")
-    session: PromptSession[str] = PromptSession()
+    session: PromptSession[str] = PromptSession(key_bindings=keys)
     with _interrupts_stop(chat):  # the prompt reads Ctrl-C as a key, everywhere else it is a signal
         while True:
             try:

@@ -16,7 +16,7 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from convmodel_cli.errors import ConvmodelError, DataError, StorageError
+from convmodel_cli.errors import ConvmodelError, DataError, Stopped, StorageError
 from convmodel_cli.settings import ScreenSettings
 
 _BAD_LINES_SHOWN = 20
@@ -79,12 +79,8 @@ class Screen:
     def say(self, text: str, style: str = "") -> None:
         """A line about the result, unless the user wants quiet."""
         if not self.settings.quiet:
-            self.console.print(Text(escaped(text), style=style), soft_wrap=True)
-
-    def show(self, renderable: Any) -> None:
-        """A table or the like, unless the user wants quiet."""
-        if not self.settings.quiet:
-            self.console.print(renderable)
+            # A terminal wraps between words; a file keeps its lines.
+            self.console.print(Text(escaped(text), style=style), soft_wrap=not self.console.is_terminal)
 
     def error(self, error: ConvmodelError) -> None:
         """What went wrong and what to do; bad lines first, then their count."""
@@ -95,12 +91,13 @@ class Screen:
         if len(problems) > len(shown):
             self._line("", f"... and {len(problems) - len(shown):,} more (-v lists all)", "")
         if len(problems) != 1:
-            self._line("error: ", str(error), "bold red")
+            label = "stopped: " if isinstance(error, Stopped) else "error: "
+            self._line(label, str(error), "bold red")
         if error.hint:
             self._line("hint: ", error.hint, "cyan")
 
     def _line(self, label: str, text: str, style: str) -> None:
-        self.console.print(Text.assemble((label, style), escaped(text)), soft_wrap=True)
+        self.console.print(Text.assemble((label, style), escaped(text)), soft_wrap=not self.console.is_terminal)
 
 
 def _json_escaped(text: str) -> str:
@@ -117,6 +114,11 @@ def sparkline(values: Sequence[float], width: int = 48) -> str:
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     scale = (len(bars) - 1) / (high - low) if high > low else 0.0
     return "".join(bars[round((value - low) * scale)] if math.isfinite(value) else "×" for value in values)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 step` or `2 steps`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def duration(seconds: float) -> str:

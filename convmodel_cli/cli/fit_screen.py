@@ -8,10 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
-from rich.text import Text
 
-from convmodel_cli.cli.display import Screen, duration, escaped, gigabytes, one_line, short_count, sparkline
+from convmodel_cli.cli.display import Screen, counted, duration, escaped, gigabytes, one_line, short_count, sparkline
 from convmodel_cli.events import Evaluated, EvaluationStepped, Finished, Note, Sampled, Saved, Started, Stepped
 
 _MOST_LINES = 60
@@ -33,9 +31,11 @@ def show_fit(events: Iterable[Any], screen: Screen) -> None:
         transient=True,
     )
     drawing = _Drawing(screen, progress)
-    with progress:
+    try:
         for event in events:
             drawing.draw(event)
+    finally:
+        progress.stop()
 
 
 class _Drawing:
@@ -60,8 +60,8 @@ class _Drawing:
                 self._progress.update(self._task, description=f"evaluating {event.share:4.0%}")
             case Evaluated():
                 self._evaluated(event)
-            case Sampled() if self._screen.animated or self._screen.settings.verbose:
-                self._screen.say(f"  {one_line(event.context[-1])} → {one_line(event.response)}", "dim")
+            case Sampled() if event.step > 0 and (self._screen.animated or self._screen.settings.verbose):
+                self._screen.say(f"  {sample_line(event)}", "dim")
             case Saved() if self._screen.settings.verbose:
                 self._screen.say(f"saved the weights of step {event.step} in {event.path}", "dim")
             case Finished():
@@ -72,12 +72,16 @@ class _Drawing:
         self._every = max(1, math.ceil((event.steps / event.eval_every + 2) / (_MOST_LINES - 18)))
         self._screen.say(
             f"training {event.base} ({short_count(event.parameters)} parameters) on "
-            f"{event.train_conversations:,} conversations, {event.train_targets:,} tokens to learn: "
-            f"{event.steps:,} steps of {event.batch_size}, {event.epochs} epochs, "
-            f"{event.device} {event.precision}, {event.threads} threads"
+            f"{counted(event.train_conversations, 'conversation')}, {counted(event.train_targets, 'token')} to learn: "
+            f"{counted(event.steps, 'step')} of {event.batch_size}, {counted(event.epochs, 'epoch')}, "
+            f"{event.device} {event.precision}, {counted(event.threads, 'thread')}"
         )
-        if event.train_sequences != event.train_conversations:
-            self._screen.say(f"cut into {event.train_sequences:,} sequences at the model's context", "dim")
+        if event.train_sequences > event.train_conversations:
+            sequences = counted(event.train_sequences, "sequence")
+            self._screen.say(
+                f"long conversations are cut at {event.max_length:,} tokens into {sequences} in all", "dim"
+            )
+        self._progress.start()
         self._task = self._progress.add_task("starting", total=event.steps, figures="")
 
     def _step(self, event: Stepped) -> None:
@@ -103,9 +107,12 @@ class _Drawing:
     def _finish(self, event: Finished) -> None:
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._screen.show(_summary(event))
+        for name, value in _summary(event).items():
+            self._screen.say(f"{name:<13}{value}")
         if event.sample is not None:
-            self._screen.say(f"{one_line(event.sample.context[-1])} → {one_line(event.sample.response)}")
+            self._screen.say(sample_line(event.sample))
+        if event.best_step == 0:
+            self._screen.say("no step made the model better: what is saved is the untrained one", "yellow")
         self._screen.say(f"next: convmodel chat --model {event.model}", "bold")
         if self._screen.settings.json:
             content = asdict(event)
@@ -126,22 +133,24 @@ def evaluation_line(event: Evaluated) -> str:
     )
 
 
-def _summary(event: Finished) -> Table:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+def sample_line(event: Sampled) -> str:
+    """`What's my name? / I don't know. / I'm Nora. → Hello Nora.`"""
+    return f"{one_line(' / '.join(event.context))} → {one_line(event.response)}"
+
+
+def _summary(event: Finished) -> dict[str, str]:
     rows = {
         "best step": f"{event.best_step:,} of {event.steps:,}"
         + ("" if event.stopped == "done" else f" (stopped: {event.stopped})"),
         **_valid_rows(event),
-        "tokens": f"{event.tokens_seen:,}",
-        "time": f"{duration(event.seconds)} ({short_count(event.tokens_per_second)} tok/s)",
+        "tokens": f"{event.tokens_seen:,} learned",
+        "time": f"{duration(event.seconds)}, {short_count(event.tokens_per_second)} tok/s in the steps",
         "peak memory": gigabytes(event.peak_memory_bytes),
         "train loss": _curve([train for _, train, _ in event.losses]),
     }
     if event.valid is not None:
         rows["valid loss"] = _curve([valid for _, _, valid in event.losses if valid is not None])
-    for name, value in rows.items():
-        table.add_row(Text(name, style="dim"), Text(value))
-    return table
+    return rows
 
 
 def _valid_rows(event: Finished) -> dict[str, str]:
@@ -154,7 +163,7 @@ def _valid_rows(event: Finished) -> dict[str, str]:
     if event.portability:
         rows["portability"] = (
             f"ppl {event.portability['with_speaker_ids']:.2f} here, "
-            f"{event.portability['without_speaker_ids']:.2f} in tools that pass no token types"
+            f"{event.portability['without_speaker_ids']:.2f} in other tools, which do not pass speaker ids"
         )
     return rows
 

@@ -40,7 +40,8 @@ def iter_records(path: str, text_too: bool = False) -> Iterator[tuple[Place, Any
                 yield place, Problem(place, str(record)) if isinstance(record, BadRecord) else record
         except (EOFError, zlib.error, BadGzipFile) as error:
             place = Place(name, number + 1)
-            yield place, Problem(place, f"expected gzip data, got a damaged stream ({error})")
+            reason = "no gzip file" if isinstance(error, BadGzipFile) else str(error)
+            yield place, Problem(place, f"expected gzip data, got a damaged stream ({reason})")
 
 
 def _each_line(stream: IO[bytes], parse: Callable[[bytes], Any]) -> Records:

@@ -225,7 +225,8 @@ def _learn_flags(record: dict[str, Any], num_turns: int) -> tuple[bool, ...] | N
     if flags is None:
         return None
     if not isinstance(flags, list) or not all(isinstance(flag, bool) for flag in flags):
-        raise BadRecord(f'expected "learn" to be a list of true and false, got {describe(flags)}')
+        odd = next((flag for flag in flags if not isinstance(flag, bool)), None) if isinstance(flags, list) else flags
+        raise BadRecord(f'expected "learn" to be a list of true and false, got {describe(odd)}')
     if len(flags) != num_turns:
         raise BadRecord(f'expected "learn" to have one flag for each of the {num_turns} turns, got {len(flags)}')
     return tuple(flags)

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import orjson
 
-from convmodel_cli.data.formats import BadRecord
+from convmodel_cli.data.formats import BadRecord, describe
 from convmodel_cli.data.lines import BOM, decode
 
 
@@ -19,7 +19,8 @@ def parse_json(line: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         decode(line)  # says which byte it is, if it is not UTF-8
         fault = error.msg.split(":")[0]
-        raise BadRecord(f"expected JSON, got something else in column {error.colno} ({fault})") from None
+        found = describe(line.decode()[error.colno - 1 :])
+        raise BadRecord(f"expected JSON, got something else in column {error.colno}: {found} ({fault})") from None
     if isinstance(value, dict | list) and b"{" in line:
         _check_keys(line.decode())
     return value

@@ -172,10 +172,10 @@ def _loading_failed(name: str, local_files_only: bool, error: Exception) -> Mode
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         return ModelError(f"{name}: expected a causal language model, but it cannot be loaded: {reason}")
     return ModelError(
-        f"{name}: the Hugging Face hub cannot be reached, and the model is not in the cache "
-        f"{huggingface_hub.constants.HF_HUB_CACHE}",
-        "connect once to download it, or copy the model into a folder and name that (./folder), "
-        "or train a new model: --base new-tiny",
+        f"{name}: there is no such folder here, the Hugging Face hub cannot be reached, and the model is not in its "
+        f"cache {huggingface_hub.constants.HF_HUB_CACHE}",
+        "connect once to download it, or copy the model into a folder and name that (./folder); "
+        "convmodel fit --base new-tiny needs neither",
     )
 
 

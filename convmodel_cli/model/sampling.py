@@ -72,7 +72,8 @@ def pick(logits: Tensor, uniforms: Tensor) -> Tensor:
     total = cumulative[:, -1:]
     # The sum may end beside 1, and rounding may reach it: staying below it never takes a token of probability 0.
     aim = torch.minimum(uniforms.to(total)[:, None] * total, total.nextafter(torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, aim, right=True).squeeze(-1).to(logits.device)
+    picked = torch.searchsorted(cumulative, aim, right=True).squeeze(-1)
+    return picked.clamp(max=logits.shape[-1] - 1).to(logits.device)
 
 
 def uniform_stream(seed: int, context: Sequence[int], candidate: int, count: int) -> NDArray[np.float64]:

@@ -107,7 +107,7 @@ def train(
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {plan.number}: expected finite numbers, got a loss of {loss} and a gradient norm of {norm}",
-                "lower --learning-rate, or raise --warmup; the best model so far is kept",
+                "lower --learning-rate, or raise --warmup",
             )
         for optimizer in optimizers:
             optimizer.step()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convmodel_cli.data.conversations import read_conversations
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.data.lines import shown_name
 from convmodel_cli.data.probes import Probe, read_probes
-from convmodel_cli.errors import DataError, GateMissed, UsageError
+from convmodel_cli.errors import DataError, GateMissed, ModelError, UsageError
 from convmodel_cli.events import EvaluationStepped, Measured, Note
 from convmodel_cli.settings import ComputeSettings, EvaluationSettings, SamplingSettings
 from convmodel_cli.workflows.answer import Limits, answer_all, make_context
@@ -94,6 +95,10 @@ def _read(
 
 
 def _on_the_sample(request: EvaluationRequest, record: RunRecord) -> EvaluationRequest:
+    if not Path(request.model).expanduser().is_dir():
+        raise ModelError(
+            f"{request.model}: expected a model folder, got nothing there", "train one with: convmodel fit"
+        )
     if not record.sample:
         raise UsageError(
             f"no DATA given, and {request.model} was not trained on the packaged sample",

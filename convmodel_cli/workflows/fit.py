@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmodel_cli.data.conversations import digest
-from convmodel_cli.errors import Stopped
+from convmodel_cli.errors import Stopped, TrainingError, UsageError
 from convmodel_cli.events import Evaluated, Finished, Note, Saved, Started
 from convmodel_cli.settings import NEW_BASES, ComputeSettings, RunSettings, TrainingSettings
 from convmodel_cli.workflows.data import SAMPLE_SHOWN, FitData, check_learned, read_fit_data
@@ -18,6 +18,7 @@ from convmodel_cli.workflows.journal import journal
 from convmodel_cli.workflows.plan import RunPlan, make_plan, resolved_settings
 from convmodel_cli.workflows.run_folder import (
     EVENTS,
+    check_model,
     check_output,
     prepare_output,
     read_record,
@@ -51,6 +52,7 @@ def fit(
     """Train a model on files of conversations and leave it in the output folder."""
     started = time.perf_counter()
     check_output(request.output, run.overwrite)
+    check_base(request.base)
     data = read_fit_data(request.train, request.valid, run.split, run.skip_bad)
     check_learned(data, training.learn)
     yield from data.notes
@@ -73,6 +75,15 @@ def fit(
         write_test_file(folder, data.test)
     events = run_in_folder(model, plan, compute, record, folder, started, len(data.train), len(data.valid))
     yield from journal(events, folder / EVENTS)
+
+
+def check_base(base: str) -> None:
+    """Refuse what cannot be a base before anything is read."""
+    if base in NEW_BASES:
+        return
+    if base.startswith("new-") and not Path(base).is_dir():
+        raise UsageError(f"--base: expected {', '.join(NEW_BASES)}, a folder or a model of the hub, got {base}")
+    check_model(base)
 
 
 def load_base(base: str, data: FitData, training: TrainingSettings, seed: int) -> LanguageModel:
@@ -111,9 +122,10 @@ def run_in_folder(
             else:
                 yield event
     except KeyboardInterrupt:
-        raise Stopped(
-            f"stopped at step {state.step}; {folder} holds the best model so far, of step {state.best_step}", 130
-        ) from None
+        raise Stopped(f"stopped at step {state.step}", 130, _what_is_kept(folder, state)) from None
+    except TrainingError as error:
+        error.hint += f"; {_what_is_kept(folder, state)}"
+        raise
     load_weights(model, folder)
     finished = conclude(model, plan, compute, state, str(folder), time.perf_counter() - started)
     record["best"] = _best(state)
@@ -121,6 +133,13 @@ def run_in_folder(
     write_record(folder, record)
     write_model_card(folder, record)
     yield finished
+
+
+def _what_is_kept(folder: Path, state: RunState) -> str:
+    if not state.losses:
+        return f"{folder} holds no model yet"
+    best = "the untrained model" if state.best_step == 0 else f"the best model so far, of step {state.best_step}"
+    return f"{folder} holds {best}"
 
 
 def describe_run(
@@ -137,6 +156,7 @@ def describe_run(
         train_sequences=len(plan.train),
         train_targets=plan.train.num_targets,
         valid_conversations=valid,
+        max_length=plan.max_length,
         epochs=plan.epochs,
         steps=plan.steps,
         eval_every=plan.eval_every,

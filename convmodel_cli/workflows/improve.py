@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from convmodel_cli.errors import TrainingError
 from convmodel_cli.events import Evaluated, EvaluationStepped, Finished, Sampled, Stepped
 from convmodel_cli.settings import SamplingSettings
 from convmodel_cli.workflows.plan import RunPlan
@@ -133,6 +134,12 @@ def _evaluate(
         for valid in evaluate(model, batches_, compute):
             yield EvaluationStepped(valid.targets / plan.valid.num_targets)
     best = state.judge(train_loss, valid)
+    loss = train_loss if valid is None else valid.loss
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the evaluation after step {state.step}: expected a finite loss, got {loss}",
+            "lower --learning-rate, or raise --warmup",
+        )
     yield Evaluated(
         epoch=max(1, state.epoch),
         step=state.step,

@@ -128,8 +128,8 @@ def _rhythm(base: str, sequences: Sequences, settings: TrainingSettings) -> tupl
         batch_size = max(1, min(wanted, most))
     per_epoch = steps_per_epoch(len(sequences), batch_size)
     epochs = settings.epochs or max(recipe.epochs, min(_MOST_DERIVED_EPOCHS, -(-recipe.fewest_steps // per_epoch)))
-    steps = per_epoch * epochs
-    return batch_size, epochs, min(steps, settings.max_steps or steps)
+    steps = min(per_epoch * epochs, settings.max_steps or per_epoch * epochs)
+    return batch_size, -(-steps // per_epoch), steps
 
 
 def _default_eval_every(num_sequences: int, batch_size: int) -> int:

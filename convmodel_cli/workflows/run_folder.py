@@ -61,6 +61,8 @@ class RunRecord:
 
 def check_output(output: str, overwrite: bool) -> None:
     """Refuse an output that holds something; raises UsageError. Nothing is written."""
+    if not output.strip():
+        raise UsageError("--output: expected a folder, got an empty name")
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{output}: expected a folder for the model, got a file", "choose another one with -o")
@@ -95,9 +97,9 @@ def storing(folder: Path) -> Iterator[None]:
             raise
         there = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
         free = shutil.disk_usage(there).free
+        reason = getattr(error, "strerror", None) or error
         raise StorageError(
-            f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error} ({free:,} bytes free)",
-            "free some space or choose another place with -o",
+            f"{folder}: cannot be written: {reason} ({free:,} bytes free on its disk)", "choose another place with -o"
         ) from error
 
 
@@ -125,9 +127,10 @@ def _versions() -> dict[str, str]:
 
 def check_model(name: str) -> None:
     """Refuse a folder that is not there, before anything heavy is imported; raises ModelError."""
-    if is_folder_name(name) and not Path(name).expanduser().is_dir():
+    path = Path(name).expanduser()
+    if path.is_file() or (is_folder_name(name) and not path.is_dir()):
         raise ModelError(
-            f"{name}: expected a model folder, got {'a file' if Path(name).exists() else 'nothing there'}",
+            f"{name}: expected a model folder, got {'a file' if path.exists() else 'nothing there'}",
             f"train one with: convmodel fit -o {name}",
         )
 
