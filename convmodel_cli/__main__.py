@@ -1,6 +1,6 @@
 """`python -m convmodel_cli` is `convmodel`."""
 
-from convmodel_cli.cli.app import main
+from convmodel_cli.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -18,7 +18,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from convmodel_cli.cli.app import run
+from convmodel_cli.cli.main import run
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.model.compute import Compute, set_up
 from convmodel_cli.model.language_model import LanguageModel, prepare_network, set_dropout

@@ -12,7 +12,8 @@ STANDARD = __import__("sys").stdlib_module_names
 
 # layer -> (our layers it may import at module level, ours inside functions, third-party packages)
 ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
-    "settings": (set(), set(), set()),
+    "knobs": (set(), set(), set()),
+    "settings": ({"knobs"}, set(), set()),
     "events": (set(), set(), set()),
     "errors": (set(), set(), set()),
     "data": ({"errors"}, set(), {"orjson", "numpy"}),
@@ -23,7 +24,11 @@ ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
     ),
     "workflows": ({"data", "settings", "events", "errors"}, {"model"}, {"orjson", "jinja2"}),
     "api": ({"data", "settings", "events", "errors", "workflows"}, {"model"}, {"orjson", "torch"}),
-    "cli": ({"settings", "events", "errors"}, {"workflows", "api"}, {"typer", "rich", "prompt_toolkit", "orjson"}),
+    "cli": (
+        {"knobs", "settings", "events", "errors"},
+        {"workflows", "api"},
+        {"typer", "rich", "prompt_toolkit", "orjson"},
+    ),
 }
 FREE = {"__init__", "__main__"}  # the package's own doors
 

@@ -17,6 +17,7 @@ import pytest
 
 from conftest import Convmodel
 from convmodel_cli.cli.display import duration, escaped, short_count, sparkline
+from convmodel_cli.knobs import option_name
 from convmodel_cli.settings import (
     ChatSettings,
     ComputeSettings,
@@ -26,7 +27,6 @@ from convmodel_cli.settings import (
     SamplingSettings,
     ScreenSettings,
     TrainingSettings,
-    option_name,
     parse_duration,
     parse_split,
 )

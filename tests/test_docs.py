@@ -49,6 +49,14 @@ def test_the_two_commands_stand_in_the_readme() -> None:
     assert "\npip install -e '.[dev]' && pytest\n" in README
 
 
+def test_the_readme_opens_with_a_sentence_and_a_transcript() -> None:
+    title, sentence, block = README.split("\n\n")[:3]
+    assert title == "# convmodel"
+    assert sentence.endswith(".") and "\n" not in sentence
+    speakers = [line.split("> ")[0] for line in block.strip("`\n").splitlines()]
+    assert speakers == ["you", "bot"] * (len(speakers) // 2) and len(speakers) >= 6
+
+
 def test_the_map_names_every_module_and_no_other() -> None:
     package = ROOT / "convmodel_cli"
     here = {str(path.relative_to(package)) for path in package.rglob("*.py") if not path.name.startswith("__")}

@@ -334,7 +334,7 @@ def test_the_console_script_and_the_module_run_without_torch_for_help_and_bad_da
     bad = write_jsonl(tmp_path / "bad.jsonl", [["only one"]])
     for arguments, code in [(["--help"], 0), (["fit", "--help"], 0), (["--version"], 0), (["fit", bad], 3)]:
         script = (
-            "import sys; from convmodel_cli.cli.app import run; code = run(sys.argv[1:]); "
+            "import sys; from convmodel_cli.cli.main import run; code = run(sys.argv[1:]); "
             "assert 'torch' not in sys.modules and 'transformers' not in sys.modules; sys.exit(code)"
         )
         done = subprocess.run(
@@ -385,7 +385,7 @@ def test_long_personas_train_and_do_not_end_a_run(convmodel: Convmodel, tmp_path
 def test_a_run_that_learns_nothing_is_refused_before_torch(tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "flags.jsonl", [{"turns": ["a", "b"], "learn": [False, False]}])
     script = (
-        "import sys; from convmodel_cli.cli.app import run; code = run(sys.argv[1:]); "
+        "import sys; from convmodel_cli.cli.main import run; code = run(sys.argv[1:]); "
         "assert 'torch' not in sys.modules; sys.exit(code)"
     )
     for arguments, code in [

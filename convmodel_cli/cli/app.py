@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import os
 import secrets
 import sys
-import traceback
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from convmodel_cli import __version__
 from convmodel_cli.cli.options import takes_settings
-from convmodel_cli.errors import BUG_EXIT_CODE, ConvmodelError, StorageError, UsageError
+from convmodel_cli.errors import UsageError
 from convmodel_cli.settings import (
     ChatSettings,
     ComputeSettings,
@@ -27,8 +23,6 @@ from convmodel_cli.settings import (
     ScreenSettings,
     TrainingSettings,
 )
-
-_INTERRUPTED = 130
 
 app = typer.Typer(
     add_completion=True,
@@ -215,81 +209,3 @@ def chat(
 
 def _files(first: str | None, more: list[str] | None) -> tuple[str, ...]:
     return (*([] if first is None else [first]), *(more or []))
-
-
-def run(arguments: list[str]) -> int:
-    """Run one command; returns its exit code. Every error a user can cause is a sentence on stderr."""
-    if sys.stdout is None or not sys.stdout.isatty():
-        os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"  # no escape codes in help on a pipe, whatever the environment
-    try:
-        code = app(arguments, standalone_mode=False, prog_name="convmodel")
-        _flush()
-    except ConvmodelError as error:
-        return _fail(error, arguments)
-    except _TyperUsageError as error:
-        return _fail(_from_typer(error), arguments) if arguments else UsageError.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        return _INTERRUPTED
-    except SystemExit as leaving:  # typer's answer to a reader that left early
-        return 0 if isinstance(leaving.__context__, BrokenPipeError) else BUG_EXIT_CODE
-    except BrokenPipeError:
-        # The reader has seen enough. Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        return _fail(StorageError(f"{error.filename or 'the output'}: {error.strerror or error}"), arguments)
-    except Exception as error:
-        return _fail_internally(error, arguments)
-    return code if isinstance(code, int) else 0
-
-
-# Every usage error of typer is of this kind, wherever the version at hand keeps it.
-_TyperUsageError: Any = typer.BadParameter.__base__
-
-
-_FP16 = "fp16 overflows without scaling the loss; bf16 is as small and as fast, and has the range of fp32"
-
-
-def _flush() -> None:
-    if sys.stdout is not None:
-        sys.stdout.flush()
-
-
-def _from_typer(error: Any) -> UsageError:
-    context = error.ctx
-    command = context.command_path if context is not None else "convmodel"
-    message = error.format_message()
-    return UsageError(message, _FP16 if "fp16" in message else f"see: {command} --help")
-
-
-def _fail(error: ConvmodelError, arguments: list[str]) -> int:
-    from convmodel_cli.cli.display import Screen
-
-    if sys.stderr is None:
-        return error.exit_code
-    Screen(_screen_settings(arguments)).error(error)
-    return error.exit_code
-
-
-def _screen_settings(arguments: list[str]) -> ScreenSettings:
-    """What the user said about output, read from a command line that could not be followed."""
-    words = " ".join(arguments).replace("=", " ").split()
-    colors = [after for word, after in pairwise(words) if word == "--color" and after in ("always", "never")]
-    color: Any = colors[-1] if colors else "auto"
-    return ScreenSettings(verbose="-v" in words or "--verbose" in words, color=color)
-
-
-def _fail_internally(error: Exception, arguments: list[str]) -> int:
-    if "--debug" in arguments:
-        traceback.print_exception(error)
-    reason = str(error).strip().split("\n")[0]
-    message = f"internal error: {type(error).__name__}: {reason}"
-    return _fail(ConvmodelError(message, "this is a bug of convmodel; --debug shows where"), arguments) or BUG_EXIT_CODE
-
-
-def main() -> None:
-    """The console script. Whatever the locale, text goes out as UTF-8."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    sys.exit(run(sys.argv[1:]))

@@ -20,7 +20,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from convmodel_cli.errors import UsageError
-from convmodel_cli.settings import option_name
+from convmodel_cli.knobs import option_name
 
 
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from transformers.core_model_loading import revert_weight_conversion
 
 from convmodel_cli.errors import ModelError
+from convmodel_cli.model.chat_template import install_chat_template
 from convmodel_cli.model.language_model import LanguageModel, keeps_cache, prepare_network
 from convmodel_cli.settings import SamplingSettings, is_folder_name
 
@@ -24,33 +25,6 @@ WEIGHTS = "model.safetensors"
 _HUB_PATIENCE_SECONDS = 3.0
 _NEW_SEP = "<sep>"
 _FROM_FOLDER = {"local_files_only": True, "trust_remote_code": False}
-
-# Renders to the ids of the training encoding: a sep before each turn and after the last, a system message and a
-# newline in front of the first turn, messages of one speaker in a row joined with a newline.
-_CHAT_TEMPLATE = """\
-{%- set sep = "SEP" -%}
-{%- set ns = namespace(role="", persona="", turns=0) -%}
-{%- for message in messages -%}
-{%- if message.role == "system" -%}
-{%- set ns.persona = (ns.persona + "\\n" + message.content) if ns.persona else message.content -%}
-{%- elif message.role not in ("user", "assistant") -%}
-{{- raise_exception("expected the role system, user or assistant, got " + message.role) -}}
-{%- endif -%}
-{%- endfor -%}
-{%- set persona = ns.persona.strip() -%}
-{%- for message in messages if message.role != "system" -%}
-{%- if ns.turns == 0 and persona -%}
-{{- sep + persona + "\\n" + message.content.lstrip() -}}
-{%- elif message.role == ns.role -%}
-{{- "\\n" + message.content -}}
-{%- else -%}
-{{- sep + message.content -}}
-{%- endif -%}
-{%- set ns.role = message.role -%}
-{%- set ns.turns = ns.turns + 1 -%}
-{%- endfor -%}
-{{- sep -}}
-"""
 
 
 def load_model(name: str) -> LanguageModel:
@@ -211,27 +185,13 @@ def generation_config(model: LanguageModel) -> GenerationConfig:
 
 def save_everything_but_weights(model: LanguageModel, folder: Path) -> None:
     """Write config, tokenizer with our chat template, and generation defaults that other tools understand."""
-    _prepare_tokenizer(model)
+    install_chat_template(model.tokenizer, model.sep_id)
+    if model.tokenizer.pad_token_id is None:
+        model.tokenizer.pad_token = str(model.tokenizer.convert_ids_to_tokens(model.sep_id))
     model.tokenizer.save_pretrained(folder)
     model.network.config.architectures = [type(model.network).__name__]
     model.network.config.save_pretrained(folder)
     generation_config(model).save_pretrained(folder)
-
-
-def _prepare_tokenizer(model: LanguageModel) -> None:
-    tokenizer = model.tokenizer
-    sep_token = str(tokenizer.convert_ids_to_tokens(model.sep_id))
-    ours = _CHAT_TEMPLATE.replace("SEP", sep_token.replace("\\", "\\\\").replace('"', '\\"'))
-    before = tokenizer.chat_template
-    if isinstance(before, dict):
-        kept = {"base": before["default"]} if before.get("default", ours) != ours else {}
-        tokenizer.chat_template = {**before, **kept, "default": ours}
-    elif before and before != ours:
-        tokenizer.chat_template = {"default": ours, "base": before}
-    else:
-        tokenizer.chat_template = ours
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = sep_token
 
 
 def save_weights(model: LanguageModel, folder: Path, metadata: Mapping[str, str]) -> None:

@@ -1,0 +1,83 @@
+"""How a setting is declared and checked: its default, its help and its limits stand in the field itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import Field, field, fields
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+
+def knob(
+    default: Any,
+    help: str,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    flags: tuple[str, ...] = (),
+    shown_default: str | None = None,
+    metavar: str | None = None,
+) -> Any:
+    """One setting. `flags` replaces the option name derived from the field; `shown_default` explains a None."""
+    metadata = {
+        "help": help,
+        "at_least": at_least,
+        "above": above,
+        "at_most": at_most,
+        "flags": flags,
+        "shown_default": shown_default,
+        "metavar": metavar,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def option_name(setting: Field[Any]) -> str:
+    """The long option of a field, as the user types it: `learning_rate` is `--learning-rate`."""
+    for flag in setting.metadata["flags"]:
+        if flag.startswith("--"):
+            return str(flag.split("/")[0])
+    return "--" + setting.name.replace("_", "-")
+
+
+def check_limits(settings: Any) -> None:
+    """Check each field of a group against its type and limits; raises ValueError with a sentence."""
+    hints = get_type_hints(type(settings))
+    for setting in fields(settings):
+        value = getattr(settings, setting.name)
+        kinds = _kinds(hints[setting.name])
+        if isinstance(value, str):
+            _check_text(setting, value, kinds)
+        elif int in kinds and isinstance(value, float):
+            raise ValueError(f"{option_name(setting)}: expected a whole number, got {value:g}")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            _check_number(setting, value)
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The alternatives of a type: those of `X | None`, and the values of a Literal."""
+    alternatives = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    return tuple(kind for part in alternatives for kind in (get_args(part) if get_origin(part) is Literal else (part,)))
+
+
+def _check_text(setting: Field[Any], value: str, kinds: tuple[Any, ...]) -> None:
+    if str not in kinds and value not in kinds:
+        known = ", ".join(kind for kind in kinds if isinstance(kind, str))
+        raise ValueError(f"{option_name(setting)}: expected one of {known}, got {value}")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f"{option_name(setting)}: expected UTF-8 text, got other bytes")
+
+
+def _check_number(setting: Field[Any], value: float) -> None:
+    limits = setting.metadata
+    wanted = []
+    if limits["at_least"] is not None and not value >= limits["at_least"]:
+        wanted.append(f"at least {limits['at_least']}")
+    if limits["above"] is not None and not value > limits["above"]:
+        wanted.append(f"a number above {limits['above']:g}")
+    if not math.isfinite(value):
+        wanted.append("a finite number")
+    if limits["at_most"] is not None and not value <= limits["at_most"]:
+        wanted.append(f"at most {limits['at_most']}")
+    if wanted:
+        raise ValueError(f"{option_name(setting)}: expected {' and '.join(wanted)}, got {value}")
