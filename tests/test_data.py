@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from convmodel_cli.data.conversations import hold_out, iter_conversations, read_conversations
+from convmodel_cli.data.duplicates import find_duplicates, find_overlap
 from convmodel_cli.data.formats import Conversation, parse_record, to_record
 from convmodel_cli.data.lines import Problem
 from convmodel_cli.data.probes import Probe, read_probes
@@ -297,3 +298,18 @@ def test_two_hundred_bad_lines_among_eight_hundred_good_are_all_found_and_only_t
     assert problems == expected
     assert len(accepted) == 800
     assert len(accepted) + len(problems) + lines.count(b"") == len(lines)
+
+
+def test_repeats_are_counted_exactly_with_their_places(tmp_path: Path) -> None:
+    talks = [[f"question {number} café", f"answer {number}"] for number in range(20)]
+    train = write_jsonl(tmp_path / "train.jsonl", [*talks, *talks[:4]])
+    nearly = [["QUESTION 7  café", "answer 7"], ["question 8 cafe\u0301", "answer 8 "]]
+    valid = write_jsonl(tmp_path / "valid.jsonl", [["new", "one"], *talks[10:13], *nearly])
+    duplicates = list(find_duplicates(read_conversations(train)))
+    assert [(repeat.where, repeat.first) for repeat in duplicates] == [
+        (f"{train}:{21 + number}", f"{train}:{1 + number}") for number in range(4)
+    ]
+    overlap = list(find_overlap(read_conversations(train), read_conversations(valid)))
+    assert [repeat.exact for repeat in overlap] == [True] * 3 + [False] * 2
+    assert [repeat.where.rsplit(":", 1)[1] for repeat in overlap] == ["2", "3", "4", "5", "6"]
+    assert [repeat.first.rsplit(":", 1)[1] for repeat in overlap] == ["11", "12", "13", "8", "9"]

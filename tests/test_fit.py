@@ -456,3 +456,17 @@ def test_a_model_without_a_cache_is_refused(convmodel: Convmodel, data: tuple[st
     assert outcome.code == 4
     assert "keeps keys and values" in outcome.err and "openai-gpt" in outcome.err
     assert not (tmp_path / "out").exists()
+
+
+def test_repeats_are_warned_of_and_recorded(convmodel: Convmodel, tmp_path: Path) -> None:
+    train = write_jsonl(tmp_path / "train.jsonl", [*TALKS, TALKS[0]])
+    valid = write_jsonl(tmp_path / "valid.jsonl", [TALKS[1], ["new", "one"]])
+    outcome = convmodel("fit", train, valid, "-o", "out", *FAST)
+    assert outcome.code == 0
+    assert "stand twice in TRAIN: 1 (" in outcome.err and "train.jsonl:7 is" in outcome.err
+    assert (
+        "of VALID that are in TRAIN too, so that its figures are too good: 1 (" in outcome.err
+        and "valid.jsonl:1 is" in outcome.err
+    )
+    record = json.loads((tmp_path / "out" / "convmodel.json").read_text())["data"]
+    assert len(record["duplicates"]) == len(record["overlap"]) == 1

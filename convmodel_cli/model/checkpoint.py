@@ -4,6 +4,7 @@ that comes with a model and never reads a pickle."""
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -224,6 +225,8 @@ def replace_file(target: Path, write: Callable[[Path], object]) -> None:
 
 def _make_durable(path: Path) -> None:
     """Wait until the file or folder is on the disk; a file gets the mode that the umask gives any other."""
+    if sys.platform == "win32":  # it can neither sync a folder nor has it modes
+        return
     if path.is_file():
         umask = os.umask(0)
         os.umask(umask)

@@ -96,13 +96,7 @@ def train(
         model.network.train()
         rate = _set_learning_rate(optimizers, plan.number, optimization)
         batches = micro_batches(sequences, plan.sequences, plan.with_types, optimization.micro_batch_tokens)
-        try:
-            loss = accumulate_gradients(model, batches, compute)
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"step {plan.number}: out of memory with up to {optimization.micro_batch_tokens} tokens at once",
-                "lower --micro-batch-tokens, which changes no result, or --max-length",
-            ) from error
+        loss = accumulate_gradients(model, batches, compute)
         norm = nn.utils.clip_grad_norm_(model.network.parameters(), optimization.clip or math.inf).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
@@ -132,9 +126,16 @@ def accumulate_gradients(model: LanguageModel, batches: list[MicroBatch], comput
     num_targets = sum(batch.num_targets for batch in batches)
     total = 0.0
     for batch in batches:
-        with compute.forward():
-            losses = target_losses(model, batch.to(compute.device))
-        (losses.sum() / num_targets).backward()
+        try:
+            with compute.forward():
+                losses = target_losses(model, batch.to(compute.device))
+            (losses.sum() / num_targets).backward()
+        except torch.OutOfMemoryError as error:
+            rows, tokens = batch.ids.shape
+            raise TrainingError(
+                f"out of memory in a micro-batch of {rows} sequences of {tokens} tokens",
+                "lower --micro-batch-tokens, which changes no result, or --max-length",
+            ) from error
         total += float(exact(losses.detach()).sum())
     return total / num_targets
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from convmodel_cli.data.conversations import content_key, hold_out, read_conversations, read_good_conversations
+from convmodel_cli.data.duplicates import Repeat, find_duplicates, find_overlap
 from convmodel_cli.data.encoding import learned_turns
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.data.lines import shown_name
@@ -16,6 +18,7 @@ from convmodel_cli.settings import parse_split
 _HELD_OUT = 0.05
 _ENOUGH_TO_HOLD_OUT = 20
 _SKIPPED_SHOWN = 20
+_REPEATS_SHOWN = 5
 SAMPLE_SHOWN = "the packaged sample"
 
 
@@ -28,6 +31,10 @@ class FitData:
     test: list[Conversation]
     sources: tuple[str, ...]
     notes: tuple[Note, ...]
+
+    def repeats(self) -> tuple[list[Repeat], list[Repeat]]:
+        """(conversations that stand twice in train, those of valid that are in train too)"""
+        return list(find_duplicates(self.train)), list(find_overlap(self.train, self.valid))
 
 
 def sample_file(name: str) -> Path:
@@ -67,6 +74,25 @@ def read_fit_data(train: tuple[str, ...], valid: tuple[str, ...], split: str | N
             )
         )
     return FitData(conversations, held, [], sources, tuple(notes))
+
+
+def notes_on_repeats(duplicates: list[Repeat], overlap: list[Repeat]) -> Iterator[Note]:
+    """What the user should know of conversations that stand more than once."""
+    if duplicates:
+        yield Note(f"conversations that stand twice in TRAIN: {len(duplicates):,} ({_shown(duplicates)})", warning=True)
+    if overlap:
+        yield Note(
+            f"conversations of VALID that are in TRAIN too, so that its figures are too good: {len(overlap):,} "
+            f"({_shown(overlap)})",
+            warning=True,
+        )
+
+
+def _shown(repeats: list[Repeat]) -> str:
+    pairs = [
+        f"{repeat.where} {'is' if repeat.exact else 'is nearly'} {repeat.first}" for repeat in repeats[:_REPEATS_SHOWN]
+    ]
+    return ", ".join(pairs) + (", …" if len(repeats) > len(pairs) else "")
 
 
 def check_learned(data: FitData, learn: str) -> None:

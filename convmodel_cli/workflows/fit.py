@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from convmodel_cli.data.conversations import digest
 from convmodel_cli.errors import Stopped, TrainingError, UsageError
 from convmodel_cli.events import Evaluated, Finished, Note, Saved, Started
 from convmodel_cli.settings import NEW_BASES, ComputeSettings, RunSettings, TrainingSettings
-from convmodel_cli.workflows.data import SAMPLE_SHOWN, FitData, check_learned, read_fit_data
+from convmodel_cli.workflows.data import SAMPLE_SHOWN, FitData, check_learned, notes_on_repeats, read_fit_data
 from convmodel_cli.workflows.improve import RunEvent, RunState, conclude, improve
 from convmodel_cli.workflows.journal import journal
 from convmodel_cli.workflows.plan import RunPlan, make_plan, resolved_settings
@@ -56,6 +56,8 @@ def fit(
     data = read_fit_data(request.train, request.valid, run.split, run.skip_bad)
     check_learned(data, training.learn)
     yield from data.notes
+    duplicates, overlap = data.repeats()
+    yield from notes_on_repeats(duplicates, overlap)
 
     from convmodel_cli.model.compute import set_up
 
@@ -69,6 +71,8 @@ def fit(
         yield Note("--vocab-size is for new models; this base keeps its vocabulary", warning=True)
     folder = prepare_output(request.output)
     record = run_record(request.base, data, plan, training, compute, model)
+    record["data"]["duplicates"] = [asdict(repeat) for repeat in duplicates]
+    record["data"]["overlap"] = [asdict(repeat) for repeat in overlap]
     write_model_files(model, folder)
     write_record(folder, record)
     if data.test:
