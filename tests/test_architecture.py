@@ -27,7 +27,7 @@ ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
     "cli": (
         {"knobs", "settings", "events", "errors"},
         {"workflows", "api"},
-        {"typer", "rich", "prompt_toolkit", "orjson"},
+        {"typer", "rich", "prompt_toolkit", "orjson", "yaml"},
     ),
 }
 FREE = {"__init__", "__main__"}  # the package's own doors

@@ -19,6 +19,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from convmodel_cli.cli.config import describe_config, use_config
 from convmodel_cli.errors import UsageError
 from convmodel_cli.knobs import option_name
 
@@ -33,18 +34,50 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
         if name not in groups
     ]
     options = [option for group in groups.values() for option in _options_of(group)]
+    options += _config_options()
 
     @functools.wraps(command)
-    def with_options(**given: Any) -> None:
+    def with_options(context: typer.Context, config: str | None, print_config: bool, **given: Any) -> None:  # noqa: ARG001
         for name, group in groups.items():
             given[name] = _make(group, {setting.name: given.pop(setting.name) for setting in fields(group)})
+        if print_config:
+            typer.echo(describe_config(context))
+            return
         command(**given)
 
     shown: Any = with_options
-    shown.__signature__ = inspect.Signature(nouns + options)
     shown.__annotations__ = {parameter.name: parameter.annotation for parameter in nouns + options}
+    shown.__annotations__["context"] = typer.Context
+    shown.__signature__ = inspect.Signature([_CONTEXT, *nouns, *options])
     del shown.__wrapped__  # typer would look at the command's own annotations
     return with_options
+
+
+_CONTEXT = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+
+def _config_options() -> list[inspect.Parameter]:
+    """--config, whose file is read before any other option is looked at, and --print-config."""
+    config = typer.Option(
+        "--config",
+        help="Take settings from a YAML, TOML or JSON file, or from a run's convmodel.json.",
+        rich_help_panel="Config",
+        is_eager=True,
+        callback=use_config,
+        show_envvar=False,
+        metavar="FILE",
+    )
+    show = typer.Option(
+        "--print-config",
+        help="Show every setting with its source, as a config file, and leave.",
+        rich_help_panel="Config",
+        show_envvar=False,
+    )
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter("config", kind, default=None, annotation=Annotated[str | None, config]),
+        inspect.Parameter("print_config", kind, default=False, annotation=Annotated[bool, show]),
+    ]
 
 
 def _make(group: type[Any], values: dict[str, Any]) -> Any:

@@ -1,0 +1,98 @@
+"""Config files: what a file says becomes the default of an option; and where each value came from."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import typer
+import yaml
+
+from convmodel_cli.errors import UsageError
+
+# A list of files in a config is a positional argument and repeated options on the command line.
+_LISTS = {"train": "more_train", "valid": "more_valid"}
+_NOT_SETTINGS = {"config", "print_config"}
+_SOURCES = {
+    "COMMANDLINE": "command line",
+    "ENVIRONMENT": "environment",
+    "DEFAULT_MAP": "config file",
+    "DEFAULT": "default",
+}
+
+
+def use_config(context: typer.Context, path: str | None) -> str | None:
+    """Make the values of a config file the defaults of this command; raises UsageError."""
+    if path is not None:
+        known = {
+            str(parameter.name): bool(getattr(parameter, "multiple", False) or parameter.nargs == -1)
+            for parameter in context.command.params
+            if parameter.name not in (*_NOT_SETTINGS, "help")
+        }
+        context.default_map = _defaults(_read(path), path, known)
+    return path
+
+
+def _read(path: str) -> Mapping[str, Any]:
+    """The mapping in a YAML, TOML or JSON file; of a run's convmodel.json its settings."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
+    kind = Path(path).suffix.lower()
+    try:
+        if kind == ".toml":
+            values = tomllib.loads(content.decode())
+        elif kind == ".json":
+            values = orjson.loads(content)
+        elif kind in (".yaml", ".yml"):
+            values = yaml.safe_load(content)
+        else:
+            raise UsageError(
+                f"{path}: expected a config file ending in .yaml, .toml or .json, got {kind or 'no ending'}"
+            )
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path}: expected a config file, got something else ({reason})") from None
+    if isinstance(values, dict) and isinstance(values.get("settings"), dict):
+        values = values["settings"]  # the record of a run
+    if not isinstance(values, dict):
+        raise UsageError(
+            f"{path}: expected names and values, got {type(values).__name__}", "write lines like epochs: 3"
+        )
+    return values
+
+
+def _defaults(values: Mapping[str, Any], path: str, known: Mapping[str, bool]) -> dict[str, Any]:
+    """The values by the names of the parameters; `known` says of each of these whether it takes a list."""
+    defaults: dict[str, Any] = {}
+    for written, value in values.items():
+        name = str(written).replace("-", "_")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else "the help lists the options; names are written with _"
+            raise UsageError(f"{path}: there is no setting {written}", hint)
+        if isinstance(value, list) and name in _LISTS and value:
+            defaults[name], defaults[_LISTS[name]] = value[0], value[1:]
+        elif value is not None:
+            if isinstance(value, list) != known[name] or isinstance(value, dict):
+                wanted = "a list" if known[name] else "one value"
+                raise UsageError(f"{path}: {name}: expected {wanted}, got {type(value).__name__}")
+            defaults[name] = value
+    return defaults
+
+
+def describe_config(context: typer.Context) -> str:
+    """Every value in force with its source, as a YAML file that `--config` reads."""
+    lines = []
+    for name, value in context.params.items():
+        if name in _NOT_SETTINGS:
+            continue
+        source = context.get_parameter_source(name)
+        # A JSON value is a YAML value.
+        lines.append(f"{name}: {orjson.dumps(value).decode()}  # {_SOURCES[source.name if source else 'DEFAULT']}")
+    return "\n".join(lines)

@@ -1,0 +1,97 @@
+"""Config files and where values come from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import TALKS, Convmodel
+from helpers import weights_digest, write_jsonl
+
+KINDS = {
+    "run.yaml": "epochs: 3\nlearning-rate: 1e-4\noutput: out\n",
+    "run.toml": 'epochs = 3\nlearning_rate = 1e-4\noutput = "out"\n',
+    "run.json": '{"epochs": 3, "learning_rate": 0.0001, "output": "out"}',
+    "convmodel.json": '{"settings": {"epochs": 3, "learning_rate": 0.0001, "output": "out", "max_steps": null}}',
+}
+
+
+def shown(convmodel: Convmodel, *arguments: str) -> tuple[dict[str, object], dict[str, str]]:
+    """(values, sources) of --print-config"""
+    outcome = convmodel(*arguments, "--print-config")
+    assert outcome.code == 0, outcome.err
+    sources = {line.split(":")[0]: line.rsplit("# ", 1)[1] for line in outcome.out.splitlines()}
+    return yaml.safe_load(outcome.out), sources
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_file_gives_the_same_settings(convmodel: Convmodel, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(KINDS[name])
+    values, sources = shown(convmodel, "fit", "--config", name)
+    assert (values["epochs"], values["learning_rate"], values["output"]) == (3, 1e-4, "out")
+    assert sources["epochs"] == sources["output"] == "config file"
+    assert sources["warmup"] == "default"
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
+    convmodel: Convmodel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.yaml").write_text("epochs: 2\nbatch_size: 2\npatience: 2\n")
+    monkeypatch.setenv("CONVMODEL_FIT_EPOCHS", "3")
+    monkeypatch.setenv("CONVMODEL_FIT_BATCH_SIZE", "3")
+    values, sources = shown(convmodel, "fit", "--config", "run.yaml", "--epochs", "4")
+    assert (values["epochs"], values["batch_size"], values["patience"]) == (4, 3, 2)
+    assert [sources[name] for name in ("epochs", "batch_size", "patience")] == [
+        "command line",
+        "environment",
+        "config file",
+    ]
+
+
+@pytest.mark.parametrize("command", ["fit", "eval", "generate", "chat"])
+def test_what_is_printed_is_itself_a_config(convmodel: Convmodel, tmp_path: Path, command: str) -> None:
+    options = ["--seed", "7", "--color", "never"]
+    (tmp_path / "printed.yaml").write_text(convmodel(command, *options, "--print-config").out)
+    first, _ = shown(convmodel, command, *options)
+    again, sources = shown(convmodel, command, "--config", "printed.yaml")
+    assert again == first
+    assert sources["seed"] == "config file"
+
+
+def test_a_config_alone_is_a_run_and_its_record_repeats_it(convmodel: Convmodel, tmp_path: Path) -> None:
+    first, second = write_jsonl(tmp_path / "a.jsonl", TALKS[:3]), write_jsonl(tmp_path / "b.jsonl", TALKS[3:])
+    run = {"train": [first, second], "valid": first, "output": "out", "epochs": 1, "vocab_size": 320, "seed": 5}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**run, "precision": "fp32"}))
+    assert convmodel("fit", "--config", "run.yaml").out == "out\n"
+    again = ["fit", first, first, "--train", second, "--config", "out/convmodel.json", "-o", "again"]
+    assert convmodel(*again, "--precision", "fp32").code == 0
+    assert weights_digest(tmp_path / "out") == weights_digest(tmp_path / "again")
+    record = json.loads((tmp_path / "out" / "convmodel.json").read_text())
+    assert record["data"]["train"] == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.yaml", "epoch: 3", "there is no setting epoch\nhint: did you mean epochs?"),
+        ("a.yaml", "epochs: [1, 2]", "epochs: expected one value, got list"),
+        ("a.yaml", "- 1", "expected names and values, got list"),
+        ("a.yaml", "a: [", "expected a config file, got something else"),
+        ("a.toml", "epochs 3", "expected a config file, got something else"),
+        ("a.json", "{", "expected a config file, got something else"),
+        ("a.ini", "x", "ending in .yaml, .toml or .json, got .ini"),
+        ("a.yaml", "epochs: many", "--epochs"),
+        ("a.yaml", "epochs: 0", "--epochs: expected at least 1, got 0"),
+    ],
+)
+def test_a_bad_config_exits_2_and_says_why(
+    convmodel: Convmodel, tmp_path: Path, name: str, content: str, expected: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    outcome = convmodel("fit", "--config", name)
+    assert outcome.code == 2
+    assert expected in outcome.err
+    assert convmodel("fit", "--config", "missing.yaml").code == 2
