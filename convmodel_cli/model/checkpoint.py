@@ -12,7 +12,13 @@ from typing import Any
 
 import huggingface_hub
 import torch
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 from transformers.core_model_loading import revert_weight_conversion
@@ -34,8 +40,8 @@ def load_model(name: str) -> LanguageModel:
     Raises ModelError that names what is missing and what to do.
     """
     location, options = _locate(name, needs_weights=True)
-    tokenizer = _try_to_load(name, options, lambda: AutoTokenizer.from_pretrained(location, **options))
-    network = _try_to_load(name, options, lambda: _load_network(name, location, options))
+    tokenizer = _try_to_load(name, lambda: AutoTokenizer.from_pretrained(location, **options))
+    network = _try_to_load(name, lambda: _load_network(name, location, options))
     sep_id = choose_sep(tokenizer)
     if len(tokenizer) > network.get_input_embeddings().weight.shape[0]:
         network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -50,9 +56,7 @@ def load_model(name: str) -> LanguageModel:
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer alone; raises ModelError."""
     location, options = _locate(name, needs_weights=False)
-    tokenizer: PreTrainedTokenizerBase = _try_to_load(
-        name, options, lambda: AutoTokenizer.from_pretrained(location, **options)
-    )
+    tokenizer: PreTrainedTokenizerBase = _try_to_load(name, lambda: AutoTokenizer.from_pretrained(location, **options))
     return tokenizer
 
 
@@ -62,14 +66,28 @@ def _means_folder(name: str) -> bool:
 
 def _locate(name: str, needs_weights: bool) -> tuple[str, dict[str, Any]]:
     """(where to load from, options of every loading call)"""
-    if not _means_folder(name):
-        return name, {"local_files_only": not _hub_answers(name), "trust_remote_code": False}
-    location = Path(name).expanduser()
+    if not _means_folder(name) and _hub_answers(name):
+        return name, {"trust_remote_code": False}
+    # Even told to use local files, transformers asks the hub for extras, with long retries; a folder it leaves alone.
+    location = Path(name).expanduser() if _means_folder(name) else _cached(name)
     if needs_weights:
         _check_folder(location)
     elif not location.is_dir():
         raise ModelError(f"{name}: expected a folder with a tokenizer, got nothing there")
     return str(location), _FROM_FOLDER
+
+
+def _cached(name: str) -> Path:
+    """The folder in the hub's cache that holds this model; raises ModelError if there is none."""
+    try:
+        return Path(huggingface_hub.snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        raise ModelError(
+            f"{name}: there is no such folder here, the Hugging Face hub cannot be reached, and the model is not in "
+            f"its cache {huggingface_hub.constants.HF_HUB_CACHE}",
+            "connect once to download it, or copy the model into a folder and name that (./folder); "
+            "convmodel fit --base new-tiny needs neither",
+        ) from None
 
 
 def _check_folder(folder: Path) -> None:
@@ -121,13 +139,14 @@ def _hub_answers(name: str) -> bool:
     return True
 
 
-def _try_to_load(name: str, options: dict[str, Any], load: Callable[[], Any]) -> Any:
+def _try_to_load(name: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except ModelError:
         raise
     except Exception as error:  # the libraries raise nearly every kind for a broken or missing file
-        raise _loading_failed(name, options["local_files_only"], error) from error
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ModelError(f"{name}: expected a causal language model, but it cannot be loaded: {reason}") from error
 
 
 def _load_network(name: str, location: str, options: dict[str, Any]) -> Any:
@@ -140,18 +159,6 @@ def _load_network(name: str, location: str, options: dict[str, Any]) -> Any:
         listed = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise ModelError(f"{name}: expected all weights of the model, got none for {listed}", "the file is incomplete")
     return network
-
-
-def _loading_failed(name: str, local_files_only: bool, error: Exception) -> ModelError:
-    if _means_folder(name) or not local_files_only:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        return ModelError(f"{name}: expected a causal language model, but it cannot be loaded: {reason}")
-    return ModelError(
-        f"{name}: there is no such folder here, the Hugging Face hub cannot be reached, and the model is not in its "
-        f"cache {huggingface_hub.constants.HF_HUB_CACHE}",
-        "connect once to download it, or copy the model into a folder and name that (./folder); "
-        "convmodel fit --base new-tiny needs neither",
-    )
 
 
 def choose_sep(tokenizer: PreTrainedTokenizerBase) -> int:
