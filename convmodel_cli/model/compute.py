@@ -56,7 +56,7 @@ def _bound_kernel_cache() -> None:
     """Keep oneDNN from hoarding: it holds a kernel with its scratch memory for each tensor shape it has ever seen.
 
     Nearly every step brings new shapes. Measured over 100 steps: 4.0 GB with its default of 1,024 kernels, 2.7 GB
-    with 64, at the same speed. oneDNN reads this when it first computes something.
+    with 64, at about the same speed. oneDNN reads this when it first computes something.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
