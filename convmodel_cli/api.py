@@ -197,13 +197,15 @@ class ConversationModel:
         inputs: dict[str, Any] = {"input_ids": torch.tensor([encoded.ids], device=self._compute.device)}
         if self._model.takes_types and self._run.speaker_ids != "off":
             inputs["token_type_ids"] = torch.tensor([encoded.types], device=self._compute.device)
+        defaults = generation_config(self._model)
+        defaults.max_new_tokens = None  # it would win over a `max_length` that is asked for
         if "max_length" not in options:
             options["max_new_tokens"] = encoded.max_response
         with torch.inference_mode():
             output = self.hf_model.generate(
                 **inputs,
                 attention_mask=torch.ones_like(inputs["input_ids"]),
-                generation_config=generation_config(self._model),
+                generation_config=defaults,
                 **options,
             )
         rows = output if isinstance(output, torch.Tensor) else output.sequences

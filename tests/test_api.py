@@ -75,8 +75,14 @@ def test_sampling_is_the_same_before_and_after_saving(model: ConversationModel, 
 
 
 def test_every_option_of_generate_is_passed_on(model: ConversationModel) -> None:
-    output = model.generate(context=["Hi!"], max_length=6, do_sample=False, return_dict_in_generate=True)
-    assert len(model.tokenizer.tokenizer.encode(output.responses[0])) <= 4
+    context = ["What do you eat?"]
+    shown = len(model.tokenizer(context)["input_ids"])
+    whole = model.generate(context=context, do_sample=False).responses[0]
+    assert whole == "I like rice and beans."
+    limits: list[dict[str, Any]] = [{"max_new_tokens": 2}, {"max_length": shown + 2}]
+    for limit in limits:
+        output = model.generate(context=context, do_sample=False, return_dict_in_generate=True, **limit)
+        assert whole.startswith(output.responses[0]) and output.responses[0] != whole
 
 
 @pytest.mark.parametrize("wrong", [{"learn": "assistant"}, {"optimizer": "sgd"}, {"epochs": 2.5}, {"schedule": "up"}])

@@ -171,13 +171,16 @@ def test_figures_are_shown_short() -> None:
     assert sparkline(list(range(500)), width=40)[-1] == "█"
 
 
-def on_a_terminal(arguments: list[str], typed: list[tuple[bytes, bytes]], folder: Path, seconds: float = 60) -> bytes:
+def on_a_terminal(
+    arguments: list[str], typed: list[tuple[bytes, bytes]], folder: Path, seconds: float = 60, **variables: str
+) -> bytes:
     """Run the program on a pseudo-terminal; `typed` holds (what to wait for, what to type then)."""
     pid, master = pty.fork()
     if pid == 0:
         os.chdir(folder)
         environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
         environment.pop("CI", None)
+        environment.update(variables)
         os.execve(sys.executable, [sys.executable, "-m", "convmodel_cli", *arguments], environment)
     seen = b""
     waiting = list(typed)
@@ -258,10 +261,19 @@ def test_a_full_device_is_a_storage_error(trained: str, tmp_path: Path) -> None:
     assert "No space left" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_color_never_and_ci_send_no_escape_codes_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_color_never_and_no_color_send_no_escape_codes_with_an_error(tmp_path: Path) -> None:
     assert "\x1b" not in on_a_terminal(["fit", "nothing.jsonl", "--color", "never"], [], tmp_path).decode()
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b" not in on_a_terminal(["fit", "nothing.jsonl"], [], tmp_path).decode()
+    assert "\x1b" not in on_a_terminal(["fit", "nothing.jsonl"], [], tmp_path, NO_COLOR="1").decode()
+
+
+@pytest.mark.parametrize("variable", [{"CI": "1"}, {"TERM": "dumb"}], ids=str)
+def test_a_run_in_ci_or_on_a_dumb_terminal_is_plain_lines(tmp_path: Path, variable: dict[str, str]) -> None:
+    data = write_jsonl(tmp_path / "data.jsonl", [[f"a {number}", "c d"] for number in range(30)])
+    options = ["-o", "out", "--max-steps", "2", "--eval-every", "1"]
+    seen = on_a_terminal(["fit", data, *options], [], tmp_path, FORCE_COLOR="1", **variable).decode()
+    assert seen.endswith("exit 0"), seen
+    assert seen.count("\nEp 1 (Step ") == 3
+    assert "\x1b" not in seen and "\r" not in seen.replace("\r\n", "\n")
 
 
 def test_a_long_run_prints_at_most_sixty_lines(convmodel: Convmodel, tmp_path: Path) -> None:

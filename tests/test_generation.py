@@ -13,7 +13,7 @@ import torch
 from conftest import TALKS, Convmodel
 from convmodel_cli.data.encoding import encode_conversations
 from convmodel_cli.data.formats import Conversation
-from convmodel_cli.events import Dropped
+from convmodel_cli.events import Dropped, Response
 from convmodel_cli.model.checkpoint import load_model
 from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.generation import Context, Memory, Token, respond
@@ -236,9 +236,16 @@ def test_what_the_chat_has_fed_is_a_prefix_of_the_training_encoding(trained: str
 
 def test_an_empty_response_keeps_what_was_said(trained: str) -> None:
     chat = open_test_chat(trained, min_new_tokens=0)
-    chat.model.network.get_output_embeddings().weight.data[chat.model.sep_id] *= 100
-    list(chat.say("Hi!"))
-    assert [turn.text for turn in chat.turns][:1] == ["Hi!"]
+    sep = torch.nn.functional.one_hot(torch.tensor(chat.model.sep_id), chat.model.vocab_size) * 1e6
+    head: Any = chat.model.network.get_output_embeddings()
+    hook = head.register_forward_hook(lambda *parts: parts[2] + sep)
+    [response] = list(chat.say("Hi!"))
+    hook.remove()
+    assert isinstance(response, Response)
+    assert (response.text, response.finish) == ("", "stop")
+    assert [turn.text for turn in chat.turns] == ["Hi!", ""]
+    list(chat.say("Good night!"))
+    assert len(chat.turns) == 4
 
 
 def test_a_chat_survives_an_error_inside_the_network(trained: str, monkeypatch: pytest.MonkeyPatch) -> None:
