@@ -96,7 +96,10 @@ BAD_LINES = [
         b'[{"speaker": "A", "text": "a"}, {"speaker": "B", "text": "b"}, {"speaker": "C", "text": "c"}]',
         "expected two speakers, got 3: A, B, C",
     ),
-    (b'{"conversations": [{"from": "dog", "value": "a"}]}', 'message 1: expected the from "system", "human" or "gpt"'),
+    (
+        b'{"conversations": [{"from": "dog", "value": "a"}]}',
+        'expected "from" to be "system", "human" or "gpt"',
+    ),
     (b'{"instruction": "a"}', 'expected "output" beside "instruction"'),
     (b'{"turns": ["a", "b"], "turns": ["c", "d"]}', 'expected each key once, got "turns" twice'),
     (b'["a", NaN]', "expected JSON, got something else in column"),
@@ -119,7 +122,7 @@ BAD_LINES = [
     (b"{}", "got an empty object"),
     (b'{"prompt": "a"}', 'expected "completion" or "response" beside "prompt"'),
     (b'{"messages": 3}', 'expected "messages" to be a list, got the number 3'),
-    (b'{"messages": [{"role": "bot", "content": "a"}]}', 'message 1: expected the role "system", "user"'),
+    (b'{"messages": [{"role": "bot", "content": "a"}]}', 'message 1: expected "role" to be "system", "user"'),
     (b'{"messages": [{"role": "user"}]}', 'message 1: expected an object with "role" and "content"'),
 ]
 

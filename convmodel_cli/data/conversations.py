@@ -6,20 +6,20 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from convmodel_cli.data.files import iter_records
-from convmodel_cli.data.formats import BadRecord, Conversation, parse_record
-from convmodel_cli.data.lines import Problem, shown_name
+from convmodel_cli.data.files import iter_parsed
+from convmodel_cli.data.formats import Conversation, parse_record
+from convmodel_cli.data.lines import Place, Problem, shown_name
 from convmodel_cli.errors import DataError
 
 Record = TypeVar("Record")
 _EXAMPLE = 'write each conversation on one line, like ["Hello", "Hi there"]'
 
 
-def read_conversations(path: str, min_turns: int = 2) -> list[Conversation]:
+def read_conversations(path: str) -> list[Conversation]:
     """All conversations of a file; raises DataError that lists every bad line, UsageError if there is no such file."""
-    return collect(path, iter_conversations(path, min_turns), "conversations", _EXAMPLE)
+    return collect(path, iter_conversations(path), "conversations", _EXAMPLE)
 
 
 def read_good_conversations(path: str) -> tuple[list[Conversation], list[Problem]]:
@@ -61,14 +61,11 @@ def bad_lines(problems: list[Problem], accepted: int, example: str = _EXAMPLE) -
 
 def iter_conversations(path: str, min_turns: int = 2, text_too: bool = False) -> Iterator[Conversation | Problem]:
     """One conversation or problem for each record of the file, in its order."""
-    for place, record in iter_records(path, text_too):
-        if isinstance(record, Problem):
-            yield record
-            continue
-        try:
-            yield replace(parse_record(record, min_turns), file=place.file, line=place.line)
-        except BadRecord as error:
-            yield Problem(place, str(error))
+
+    def parse(place: Place, record: Any) -> Conversation:
+        return replace(parse_record(record, min_turns), file=place.file, line=place.line)
+
+    return iter_parsed(path, parse, text_too)
 
 
 def content_key(conversation: Conversation) -> str:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from gzip import BadGzipFile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import orjson
 
@@ -19,6 +19,7 @@ from convmodel_cli.data.json_records import parse_json, read_json_array
 from convmodel_cli.data.lines import STDIN, Place, Problem, decode, numbered_lines, open_bytes, shown_name
 from convmodel_cli.data.tables import read_csv, read_tsv
 
+Parsed = TypeVar("Parsed")
 Records = Iterator[tuple[int, Any]]  # (line on which it begins, record or BadRecord)
 
 
@@ -42,6 +43,15 @@ def iter_records(path: str, text_too: bool = False) -> Iterator[tuple[Place, Any
             place = Place(name, number + 1)
             reason = "no gzip file" if isinstance(error, BadGzipFile) else str(error)
             yield place, Problem(place, f"expected gzip data, got a damaged stream ({reason})")
+
+
+def iter_parsed(path: str, parse: Callable[[Place, Any], Parsed], text_too: bool = False) -> Iterator[Parsed | Problem]:
+    """What `parse` makes of each record of a file, in its order; it raises BadRecord for one that is bad."""
+    for place, record in iter_records(path, text_too):
+        try:
+            yield record if isinstance(record, Problem) else parse(place, record)
+        except BadRecord as error:
+            yield Problem(place, str(error))
 
 
 def _each_line(stream: IO[bytes], parse: Callable[[bytes], Any]) -> Records:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -85,12 +86,8 @@ def _known_keys() -> str:
     return ", ".join(names[:-1]) + " or " + names[-1]
 
 
-def _parse_turns(record: dict[str, Any], min_turns: int) -> Conversation:
-    return _conversation(record["turns"], '"turns"', record, min_turns)
-
-
-def _parse_conversation(record: dict[str, Any], min_turns: int) -> Conversation:
-    return _conversation(record["conversation"], '"conversation"', record, min_turns)
+def _parse_list(key: str, record: dict[str, Any], min_turns: int) -> Conversation:
+    return _conversation(record[key], f'"{key}"', record, min_turns)
 
 
 def _parse_instruction(record: dict[str, Any], min_turns: int) -> Conversation:
@@ -111,12 +108,8 @@ def _parse_pair(record: dict[str, Any], min_turns: int) -> Conversation:
     return _conversation(turns, '"prompt"', record, min_turns, assistant=(False, True))
 
 
-def _parse_messages(record: dict[str, Any], min_turns: int) -> Conversation:
-    return _parse_said(record["messages"], "message", "role", "content", record, min_turns)
-
-
-def _parse_conversations(record: dict[str, Any], min_turns: int) -> Conversation:
-    return _parse_said(record["conversations"], "message", "from", "value", record, min_turns)
+def _parse_messages(key: str, who: str, text: str, record: dict[str, Any], min_turns: int) -> Conversation:
+    return _parse_said(record[key], "message", who, text, record, min_turns)
 
 
 def _parse_said(parts: Any, what: str, who: str, text: str, record: dict[str, Any], min_turns: int) -> Conversation:
@@ -129,7 +122,7 @@ def _parse_said(parts: Any, what: str, who: str, text: str, record: dict[str, An
         return _between_speakers(said, record, min_turns)
     for number, (role, (name, _)) in enumerate(zip(roles, said, strict=True), 1):
         if role is None:
-            raise BadRecord(f"{what} {number}: expected the {who} {_KNOWN_ROLES[who]}, got {describe(name)}")
+            raise BadRecord(f'{what} {number}: expected "{who}" to be {_KNOWN_ROLES[who]}, got {describe(name)}')
     system = [content for role, (_, content) in zip(roles, said, strict=True) if role == "system"]
     if system and "persona" in record:
         raise BadRecord('expected either a system message or "persona", got both')
@@ -183,10 +176,10 @@ def _join_runs(said: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
 
 
 _SHAPES: dict[str, Callable[[dict[str, Any], int], Conversation]] = {
-    "turns": _parse_turns,
-    "conversation": _parse_conversation,
-    "messages": _parse_messages,
-    "conversations": _parse_conversations,
+    "turns": partial(_parse_list, "turns"),
+    "conversation": partial(_parse_list, "conversation"),
+    "messages": partial(_parse_messages, "messages", "role", "content"),
+    "conversations": partial(_parse_messages, "conversations", "from", "value"),
     "instruction": _parse_instruction,
     "prompt": _parse_pair,
 }
@@ -224,9 +217,9 @@ def _learn_flags(record: dict[str, Any], num_turns: int) -> tuple[bool, ...] | N
     flags = record.get("learn")
     if flags is None:
         return None
-    if not isinstance(flags, list) or not all(isinstance(flag, bool) for flag in flags):
-        odd = next((flag for flag in flags if not isinstance(flag, bool)), None) if isinstance(flags, list) else flags
-        raise BadRecord(f'expected "learn" to be a list of true and false, got {describe(odd)}')
+    odd = [flag for flag in flags if not isinstance(flag, bool)] if isinstance(flags, list) else [flags]
+    if odd:
+        raise BadRecord(f'expected "learn" to be a list of true and false, got {describe(odd[0])}')
     if len(flags) != num_turns:
         raise BadRecord(f'expected "learn" to have one flag for each of the {num_turns} turns, got {len(flags)}')
     return tuple(flags)

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from convmodel_cli.data.conversations import collect
-from convmodel_cli.data.files import iter_records
+from convmodel_cli.data.files import iter_parsed
 from convmodel_cli.data.formats import BadRecord, describe, parse_record
-from convmodel_cli.data.lines import Problem
+from convmodel_cli.data.lines import Place
 
 _EXAMPLE = 'write each probe on one line, like {"context": ["I am Nora.", "Hi!", "My name?"], "answer": ["Nora"]}'
 
@@ -39,21 +38,10 @@ def _holds(text: str, word: str) -> bool:
 
 def read_probes(path: str) -> list[Probe]:
     """All probes of a file; raises DataError that lists every bad line."""
-    return collect(path, _iter_probes(path), "probes", _EXAMPLE)
+    return collect(path, iter_parsed(path, _parse_probe), "probes", _EXAMPLE)
 
 
-def _iter_probes(path: str) -> Iterator[Probe | Problem]:
-    for place, record in iter_records(path):
-        if isinstance(record, Problem):
-            yield record
-            continue
-        try:
-            yield _parse_probe(record)
-        except BadRecord as error:
-            yield Problem(place, str(error))
-
-
-def _parse_probe(record: Any) -> Probe:
+def _parse_probe(_: Place, record: Any) -> Probe:
     if not isinstance(record, dict):
         raise BadRecord(f"expected a probe, got {describe(record)}")
     for key in ("context", "answer"):
