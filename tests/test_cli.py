@@ -32,6 +32,8 @@ from convmodel_cli.settings import (
 )
 from helpers import write_jsonl
 
+_TERMINAL_SECONDS = 60
+
 GROUPS = {
     "fit": (RunSettings, TrainingSettings, ComputeSettings, ScreenSettings),
     "eval": (EvaluationSettings, ComputeSettings, ScreenSettings),
@@ -171,9 +173,7 @@ def test_figures_are_shown_short() -> None:
     assert sparkline(list(range(500)), width=40)[-1] == "█"
 
 
-def on_a_terminal(
-    arguments: list[str], typed: list[tuple[bytes, bytes]], folder: Path, seconds: float = 60, **variables: str
-) -> bytes:
+def on_a_terminal(arguments: list[str], typed: list[tuple[bytes, bytes]], folder: Path, **variables: str) -> bytes:
     """Run the program on a pseudo-terminal; `typed` holds (what to wait for, what to type then)."""
     pid, master = pty.fork()
     if pid == 0:
@@ -185,7 +185,7 @@ def on_a_terminal(
     seen = b""
     waiting = list(typed)
     position = 0
-    end = time.monotonic() + seconds
+    end = time.monotonic() + _TERMINAL_SECONDS
     while time.monotonic() < end:
         if waiting and waiting[0][0] in seen[position:]:
             position = len(seen)
