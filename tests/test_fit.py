@@ -470,3 +470,14 @@ def test_repeats_are_warned_of_and_recorded(convmodel: Convmodel, tmp_path: Path
     )
     record = json.loads((tmp_path / "out" / "convmodel.json").read_text())["data"]
     assert len(record["duplicates"]) == len(record["overlap"]) == 1
+
+
+def test_an_output_that_is_its_own_base_is_refused_and_kept(
+    convmodel: Convmodel, data: tuple[str, str], tmp_path: Path
+) -> None:
+    assert convmodel("fit", *data, "-o", "out", *FAST).code == 0
+    before = weights_digest(tmp_path / "out")
+    outcome = convmodel("fit", *data, "--base", "./out", "-o", "out", "--overwrite", *FAST)
+    assert outcome.code == 2
+    assert "the output is the base" in outcome.err
+    assert weights_digest(tmp_path / "out") == before

@@ -52,7 +52,7 @@ def fit(
     """Train a model on files of conversations and leave it in the output folder."""
     started = time.perf_counter()
     check_output(request.output, run.overwrite)
-    check_base(request.base)
+    check_base(request.base, request.output)
     data = read_fit_data(request.train, request.valid, run.split, run.skip_bad)
     check_learned(data, training.learn)
     yield from data.notes
@@ -81,13 +81,17 @@ def fit(
     yield from journal(events, folder / EVENTS)
 
 
-def check_base(base: str) -> None:
-    """Refuse what cannot be a base before anything is read."""
+def check_base(base: str, output: str) -> None:
+    """Refuse what cannot be a base before anything is read, and an output that would replace its own base."""
     if base in NEW_BASES:
         return
     if base.startswith("new-") and not Path(base).is_dir():
         raise UsageError(f"--base: expected {', '.join(NEW_BASES)}, a folder or a model of the hub, got {base}")
     check_model(base)
+    if Path(base).expanduser().resolve() == Path(output).resolve():
+        raise UsageError(
+            f"{output}: the output is the base, which a run that breaks off would lose", "choose another -o"
+        )
 
 
 def load_base(base: str, data: FitData, training: TrainingSettings, seed: int) -> LanguageModel:
