@@ -20,10 +20,13 @@ from convmodel_cli.data.formats import BadRecord, Conversation, parse_record
 from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.events import Evaluated
 from convmodel_cli.settings import NEW_BASES, ComputeSettings, TrainingSettings
+from convmodel_cli.signals import StopRequest
 from convmodel_cli.workflows.answer import Limits, make_context
-from convmodel_cli.workflows.improve import RunState, improve
+from convmodel_cli.workflows.improve import improve, prepare_training
 from convmodel_cli.workflows.plan import make_plan
-from convmodel_cli.workflows.run_folder import RunRecord, as_content, read_record, write_model_files, write_record
+from convmodel_cli.workflows.record import RunRecord, as_content, read_record, write_record
+from convmodel_cli.workflows.run_folder import write_model_files
+from convmodel_cli.workflows.state import RunState
 
 if TYPE_CHECKING:
     from convmodel_cli.model.compute import Compute
@@ -151,10 +154,10 @@ class ConversationModel:
         train = _conversations(train_iterator, "train_iterator")
         valid = [] if valid_iterator is None else _conversations(valid_iterator, "valid_iterator")
         plan = make_plan(self._model, self._run.base, train, valid, training, self._compute, self._run.max_context)
-        state = RunState()
+        optimizers = prepare_training(self._model, plan, self._compute)
         best = copy_of_weights(self.hf_model)
         try:
-            for event in improve(self._model, plan, self._compute, state):
+            for event in improve(self._model, optimizers, plan, self._compute, RunState(), StopRequest()):
                 if isinstance(event, Evaluated):
                     self._remember(event)
                     if event.best:

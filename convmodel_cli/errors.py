@@ -18,13 +18,17 @@ BUG_EXIT_CODE = 1
 
 
 class ConvmodelError(Exception):
-    """Base of all errors that a user can cause; `str()` is the message without the hint."""
+    """Base of all errors that a user can cause; `str()` is the message without the hint.
+
+    `resumable`: the command left a checkpoint from which the same command with --resume goes on.
+    """
 
     exit_code = BUG_EXIT_CODE
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        self.resumable = False
 
 
 class UsageError(ConvmodelError):
@@ -53,9 +57,16 @@ class ModelError(ConvmodelError):
 
 
 class TrainingError(ConvmodelError):
-    """A run that cannot go on."""
+    """A run that cannot go on.
+
+    `conversations` are the numbers, from 0, of the training conversations that may have to do with it.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, hint: str = "", conversations: tuple[int, ...] = ()) -> None:
+        super().__init__(message, hint)
+        self.conversations = conversations
 
 
 class GateMissed(ConvmodelError):  # noqa: N818  it reports a finding, not a fault

@@ -89,6 +89,34 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
+class StateReady:
+    """All that is to be done for this step is done: weights, optimizers and state belong together."""
+
+    step: int
+    evaluated: bool
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """The run can be taken up again at this step."""
+
+    step: int
+    path: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """`run` goes on from the checkpoint of this step; `changes` are settings and data that are not what they were."""
+
+    step: int
+    path: str
+    changes: tuple[str, ...]
+    run: Started
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     """The weights of this step are the model in `path` from now on."""
 

@@ -82,11 +82,22 @@ class RunSettings:
     split: str | None = knob(None, "Split TRAIN by content into train, valid and test.", metavar="80/10/10")
     skip_bad: bool = knob(False, "Train on the good lines; count and list the bad ones.", flags=("--skip-bad",))
     overwrite: bool = knob(False, "Replace the run in OUTPUT.", flags=("--overwrite",))
+    resume: bool = knob(False, "Go on with the run in OUTPUT from its last checkpoint.", flags=("--resume",))
+    allow_changes: bool = knob(
+        False, "Let --resume go on with other data or settings, and record them.", flags=("--allow-changes",)
+    )
+    save_every: int | None = knob(None, "Steps between checkpoints.", at_least=1, shown_default="at each evaluation")
+    keep: int = knob(2, "Checkpoints to keep while the run goes on.", at_least=1)
+    keep_checkpoints: bool = knob(
+        False, "Leave the checkpoints in OUTPUT when the run is done.", flags=("--keep-checkpoints",)
+    )
 
     def __post_init__(self) -> None:
         check_limits(self)
         if self.split is not None:
             parse_split(self.split)
+        if self.resume and self.overwrite:
+            raise ValueError("--resume and --overwrite exclude each other: go on with the run, or replace it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +151,11 @@ class TrainingSettings:
         None, "A context to answer at each evaluation.", shown_default="first valid conversation", metavar="TEXT"
     )
     vocab_size: int = knob(4096, "Vocabulary of a new model.", at_least=300, at_most=1_000_000)
+    deterministic: bool = knob(
+        False,
+        "Refuse operations that may give another result each time, as some have on GPUs.",
+        flags=("--deterministic",),
+    )
 
     def __post_init__(self) -> None:
         check_limits(self)

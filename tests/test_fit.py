@@ -23,7 +23,7 @@ from convmodel_cli.model.evaluation import Score
 from convmodel_cli.model.new import train_tokenizer
 from convmodel_cli.settings import ComputeSettings, RunSettings, TrainingSettings
 from convmodel_cli.workflows.fit import FitRequest, fit
-from convmodel_cli.workflows.improve import RunState
+from convmodel_cli.workflows.state import RunState
 from helpers import made_up_conversations, weights_digest, write_conversations, write_jsonl
 
 FAST = ["--precision", "fp32", "--vocab-size", "320", "--epochs", "1", "--batch-size", "8", "--max-length", "64"]

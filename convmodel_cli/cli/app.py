@@ -23,6 +23,7 @@ from convmodel_cli.settings import (
     ScreenSettings,
     TrainingSettings,
 )
+from convmodel_cli.signals import stop_request
 
 app = typer.Typer(
     add_completion=True,
@@ -116,7 +117,9 @@ def fit(
     from convmodel_cli.workflows.fit import fit as run_fit
 
     request = FitRequest(_files(train, more_train), _files(valid, more_valid), base, output)
-    show_fit(run_fit(request, run, training, compute), Screen(screen))
+    drawn = Screen(screen)
+    stop_request.announce = lambda: drawn.say("stopping as soon as this step is done; Ctrl-C leaves at once", "yellow")
+    show_fit(run_fit(request, run, training, compute, stop_request), drawn)
 
 
 @app.command(name="eval")

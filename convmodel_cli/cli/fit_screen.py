@@ -10,7 +10,18 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from convmodel_cli.cli.display import Screen, counted, duration, escaped, gigabytes, one_line, short_count, sparkline
-from convmodel_cli.events import Evaluated, EvaluationStepped, Finished, Note, Sampled, Saved, Started, Stepped
+from convmodel_cli.events import (
+    Checkpointed,
+    Evaluated,
+    EvaluationStepped,
+    Finished,
+    Note,
+    Resumed,
+    Sampled,
+    Saved,
+    Started,
+    Stepped,
+)
 
 _MOST_LINES = 60
 _SMOOTHING = 0.9
@@ -54,6 +65,9 @@ class _Drawing:
                 self._screen.say(event.text, "yellow" if event.warning else "dim")
             case Started():
                 self._start(event)
+            case Resumed():
+                self._screen.say(f"going on after step {event.step:,}, from {event.path}")
+                self._start(event.run, done=event.step)
             case Stepped():
                 self._step(event)
             case EvaluationStepped() if self._task is not None:
@@ -64,10 +78,12 @@ class _Drawing:
                 self._screen.say(f"  {sample_line(event)}", "dim")
             case Saved() if self._screen.settings.verbose:
                 self._screen.say(f"saved the weights of step {event.step} in {event.path}", "dim")
+            case Checkpointed() if self._screen.settings.verbose:
+                self._screen.say(f"checkpoint of step {event.step} in {event.path}", "dim")
             case Finished():
                 self._finish(event)
 
-    def _start(self, event: Started) -> None:
+    def _start(self, event: Started, done: int = 0) -> None:
         self._last = event.steps
         self._every = max(1, math.ceil((event.steps / event.eval_every + 2) / (_MOST_LINES - 18)))
         self._screen.say(
@@ -82,7 +98,7 @@ class _Drawing:
                 f"long conversations are cut at {event.max_length:,} tokens into {sequences} in all", "dim"
             )
         self._progress.start()
-        self._task = self._progress.add_task("starting", total=event.steps, figures="")
+        self._task = self._progress.add_task("starting", total=event.steps, completed=done, figures="")
 
     def _step(self, event: Stepped) -> None:
         before = self._smoothed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
 import traceback
 from itertools import pairwise
@@ -32,8 +33,10 @@ def run(arguments: list[str]) -> int:
         return _fail(_from_typer(error), arguments) if arguments else UsageError.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
-    except SystemExit as leaving:  # typer's answer to a reader that left early
-        return 0 if isinstance(leaving.__context__, BrokenPipeError) else BUG_EXIT_CODE
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # typer's answer to a reader that left early
+            return 0
+        return leaving.code if isinstance(leaving.code, int) else BUG_EXIT_CODE  # a signal's
     except BrokenPipeError:
         # The reader has seen enough. Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,8 +70,15 @@ def _from_typer(error: Any) -> UsageError:
 def _fail(error: ConvmodelError, arguments: list[str]) -> int:
     if sys.stderr is None:
         return error.exit_code
+    if error.resumable:
+        error.hint += f"; go on with: {_resume_command(arguments)}"
     Screen(_screen_settings(arguments)).error(error)
     return error.exit_code
+
+
+def _resume_command(arguments: list[str]) -> str:
+    words = [word for word in arguments if word not in ("--overwrite", "--resume")]
+    return shlex.join(["convmodel", *words, "--resume"])
 
 
 def _screen_settings(arguments: list[str]) -> ScreenSettings:
@@ -88,7 +98,7 @@ def _fail_internally(error: Exception, arguments: list[str]) -> int:
 
 
 def main() -> None:
-    """The console script. Whatever the locale, text goes out as UTF-8."""
+    """Run the command line of this process. Whatever the locale, text goes out as UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

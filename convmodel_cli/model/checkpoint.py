@@ -3,9 +3,6 @@ that comes with a model and never reads a pickle."""
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from convmodel_cli.errors import ModelError
 from convmodel_cli.model.chat_template import install_chat_template
 from convmodel_cli.model.language_model import LanguageModel, keeps_cache, prepare_network
 from convmodel_cli.settings import SamplingSettings, is_folder_name
+from convmodel_cli.storage import replace_file
 
 WEIGHTS = "model.safetensors"
 _HUB_PATIENCE_SECONDS = 3.0
@@ -213,33 +211,3 @@ def save_weights(model: LanguageModel, folder: Path, metadata: Mapping[str, str]
 def load_weights(model: LanguageModel, folder: Path) -> None:
     """Put the folder's weights back into a model of the same shape, in place."""
     model.network.load_state_dict(_load_network(str(folder), str(folder), _FROM_FOLDER).state_dict())
-
-
-def replace_file(target: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside the target and rename it over the target once it is on the disk."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        _make_durable(temporary)
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _make_durable(target.parent)
-
-
-def _make_durable(path: Path) -> None:
-    """Wait until the file or folder is on the disk; a file gets the mode that the umask gives any other."""
-    if sys.platform == "win32":  # it can neither sync a folder nor has it modes
-        return
-    if path.is_file():
-        umask = os.umask(0)
-        os.umask(umask)
-        path.chmod(0o666 & ~umask)
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

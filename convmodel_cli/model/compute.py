@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -38,8 +39,10 @@ class Compute:
         return nullcontext()
 
 
-def set_up(settings: ComputeSettings, for_training: bool) -> Compute:
+def set_up(settings: ComputeSettings, for_training: bool, deterministic: bool = False) -> Compute:
     """Decide device and precision, and set the number of threads of this process."""
+    if deterministic:
+        _make_deterministic()
     _bound_kernel_cache()
     _keep_freed_memory()
     _quiet_libraries()
@@ -108,6 +111,25 @@ def default_micro_batch_tokens(device: torch.device, vocab_size: int) -> int:
     """Tokens of a forward pass whose logits stay small: they are the largest tensor by far."""
     bytes_for_logits = 2**30 if device.type == "cuda" else 2**27
     return max(1024, min(32768, bytes_for_logits // (4 * vocab_size)))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a failure means that memory ran out; only CUDA has an error of its own for it."""
+    words = ("DefaultCPUAllocator", "MPS backend out of memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give unused memory back, so that it can be cut anew."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _make_deterministic() -> None:
+    """Let torch refuse every operation whose result may differ from run to run, and choose slower ones instead."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with a fixed workspace
+    torch.use_deterministic_algorithms(True)
 
 
 def memory_bytes(device: torch.device) -> int:

@@ -10,7 +10,8 @@ import numpy as np
 
 from convmodel_cli.data.batching import MicroBatch, collate, cut
 from convmodel_cli.data.encoding import Sequences
-from convmodel_cli.model.compute import Compute, evaluating, exact
+from convmodel_cli.errors import TrainingError
+from convmodel_cli.model.compute import Compute, evaluating, exact, is_out_of_memory
 from convmodel_cli.model.language_model import LanguageModel, target_losses
 
 
@@ -59,8 +60,17 @@ def evaluate(model: LanguageModel, batches: Iterable[MicroBatch], compute: Compu
     """
     score = Score()
     for batch in batches:
-        with evaluating(model.network), compute.forward():
-            nats = float(exact(target_losses(model, batch.to(compute.device))).sum())
+        try:
+            with evaluating(model.network), compute.forward():
+                nats = float(exact(target_losses(model, batch.to(compute.device))).sum())
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            rows, tokens = batch.ids.shape
+            raise TrainingError(
+                f"out of memory in an evaluation of {rows} sequences of {tokens} tokens",
+                "lower --micro-batch-tokens of fit, --batch-size of eval, or --max-length",
+            ) from error
         score = Score(score.nats + nats, score.targets + batch.num_targets, score.num_bytes + batch.num_bytes)
         yield score
 

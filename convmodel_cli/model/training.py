@@ -7,16 +7,21 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
-from convmodel_cli.data.batching import MicroBatch, StepPlan, micro_batches
+from convmodel_cli.data.batching import MicroBatch, StepPlan, collate, micro_batches
 from convmodel_cli.data.encoding import Sequences
 from convmodel_cli.errors import TrainingError
-from convmodel_cli.model.compute import Compute, exact
+from convmodel_cli.model.compute import Compute, evaluating, exact, is_out_of_memory, release_memory
 from convmodel_cli.model.language_model import LanguageModel, target_losses
 from convmodel_cli.model.schedule import learning_rate_factor
+
+Optimizers = list[Optimizer]  # each has its share of the parameters
+
+_DROPOUT = 3  # a stream of random numbers of its own, beside those of the order and of the speaker ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,10 @@ class Optimization:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """`loss` is the mean over the step's targets before its update; `tokens` counts real ones, not padding."""
+    """`loss` is the mean over the step's targets before its update; `tokens` counts real ones, not padding.
+
+    `micro_batch_tokens` is the budget it was done with, which is smaller than it was if memory ran out.
+    """
 
     plan: StepPlan
     loss: float
@@ -43,10 +51,11 @@ class StepDone:
     learning_rate: float
     targets: int
     tokens: int
+    micro_batch_tokens: int
     seconds: float
 
 
-def build_optimizers(model: LanguageModel, optimization: Optimization) -> list[Optimizer]:
+def build_optimizers(model: LanguageModel, optimization: Optimization) -> Optimizers:
     """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest.
 
     Only matrices decay. Each parameter group keeps its share of the peak learning rate in `peak`.
@@ -57,7 +66,7 @@ def build_optimizers(model: LanguageModel, optimization: Optimization) -> list[O
         {"params": embeddings, "weight_decay": optimization.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    optimizers: list[Optimizer] = []
+    optimizers: Optimizers = []
     if optimization.optimizer == "muon":
         optimizers.append(Muon(matrices, weight_decay=optimization.weight_decay, adjust_lr_fn="match_rms_adamw"))
     else:
@@ -81,7 +90,7 @@ def _parameter_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.P
 
 def train(
     model: LanguageModel,
-    optimizers: list[Optimizer],
+    optimizers: Optimizers,
     plans: Iterable[StepPlan],
     sequences: Sequences,
     optimization: Optimization,
@@ -89,23 +98,21 @@ def train(
 ) -> Iterator[StepDone]:
     """Train `model` in place, yielding after each optimizer step.
 
-    Raises TrainingError before a step whose loss or gradient is not finite.
+    Raises TrainingError before a step whose loss or gradient is not finite. When memory runs out, the step is done
+    again in micro-batches of half the size, and so are those after it.
     """
+    budget = optimization.micro_batch_tokens
     for plan in plans:
         started = time.perf_counter()
         model.network.train()
         rate = _set_learning_rate(optimizers, plan.number, optimization)
-        batches = micro_batches(sequences, plan.sequences, plan.with_types, optimization.micro_batch_tokens)
-        loss = accumulate_gradients(model, batches, compute)
+        loss, batches, budget = _accumulate_in_memory(model, plan, sequences, budget, compute)
         norm = nn.utils.clip_grad_norm_(model.network.parameters(), optimization.clip or math.inf).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingError(
-                f"step {plan.number}: expected finite numbers, got a loss of {loss} and a gradient norm of {norm}",
-                "lower --learning-rate, or raise --warmup",
-            )
+            raise _not_finite(model, plan, sequences, loss, norm, compute)
         for optimizer in optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        model.network.zero_grad(set_to_none=True)
         yield StepDone(
             plan,
             loss,
@@ -113,8 +120,36 @@ def train(
             rate,
             targets=sum(batch.num_targets for batch in batches),
             tokens=sum(batch.num_tokens for batch in batches),
+            micro_batch_tokens=budget,
             seconds=time.perf_counter() - started,
         )
+
+
+def _accumulate_in_memory(
+    model: LanguageModel, plan: StepPlan, sequences: Sequences, budget: int, compute: Compute
+) -> tuple[float, list[MicroBatch], int]:
+    """Accumulate the step's gradients, with a smaller budget each time that memory runs out.
+
+    Returns its loss, its micro-batches and the budget that was small enough; raises TrainingError if one sequence
+    alone is too much.
+    """
+    while True:
+        _seed_dropout(compute.seed, plan.number)
+        batches = micro_batches(sequences, plan.sequences, plan.with_types, budget)
+        try:
+            return accumulate_gradients(model, batches, compute), batches, budget
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        model.network.zero_grad(set_to_none=True)
+        release_memory(compute.device)
+        rows, tokens = max((batch.ids.shape for batch in batches), key=lambda shape: shape[0] * shape[1])
+        if max(batch.ids.shape[0] for batch in batches) == 1:
+            raise TrainingError(
+                f"step {plan.number}: out of memory with a single sequence of {tokens} tokens",
+                "lower --max-length, or take a smaller --base",
+            )
+        budget = rows * tokens // 2
 
 
 def accumulate_gradients(model: LanguageModel, batches: list[MicroBatch], compute: Compute) -> float:
@@ -126,21 +161,32 @@ def accumulate_gradients(model: LanguageModel, batches: list[MicroBatch], comput
     num_targets = sum(batch.num_targets for batch in batches)
     total = 0.0
     for batch in batches:
-        try:
-            with compute.forward():
-                losses = target_losses(model, batch.to(compute.device))
-            (losses.sum() / num_targets).backward()
-        except torch.OutOfMemoryError as error:
-            rows, tokens = batch.ids.shape
-            raise TrainingError(
-                f"out of memory in a micro-batch of {rows} sequences of {tokens} tokens",
-                "lower --micro-batch-tokens, which changes no result, or --max-length",
-            ) from error
+        with compute.forward():
+            losses = target_losses(model, batch.to(compute.device))
+        (losses.sum() / num_targets).backward()
         total += float(exact(losses.detach()).sum())
     return total / num_targets
 
 
-def _set_learning_rate(optimizers: list[Optimizer], step: int, optimization: Optimization) -> float:
+def _not_finite(
+    model: LanguageModel, plan: StepPlan, sequences: Sequences, loss: float, norm: float, compute: Compute
+) -> TrainingError:
+    """The error for a step that broke; it knows the sequences whose own loss is broken, or else all of the step."""
+    broken = []
+    for place, row in enumerate(plan.sequences.tolist()):
+        batch = collate(sequences, [row], plan.with_types[place : place + 1])
+        with evaluating(model.network), compute.forward():
+            if not math.isfinite(float(target_losses(model, batch.to(compute.device)).sum())):
+                broken.append(row)
+    rows = broken or plan.sequences.tolist()
+    return TrainingError(
+        f"step {plan.number}: expected finite numbers, got a loss of {loss} and a gradient norm of {norm}",
+        "lower --learning-rate, or raise --warmup",
+        conversations=tuple(dict.fromkeys(sequences.conversations[rows].tolist())),
+    )
+
+
+def _set_learning_rate(optimizers: Optimizers, step: int, optimization: Optimization) -> float:
     factor = learning_rate_factor(step, optimization.steps, optimization.warmup, optimization.schedule)
     rate = optimization.learning_rate * factor
     for optimizer in optimizers:
@@ -149,6 +195,6 @@ def _set_learning_rate(optimizers: list[Optimizer], step: int, optimization: Opt
     return rate
 
 
-def seed_everything(compute: Compute) -> None:
-    """Seed the random numbers of dropout; everything else draws from streams of its own."""
-    torch.manual_seed(compute.seed)
+def _seed_dropout(seed: int, step: int) -> None:
+    """Key the random numbers of dropout by seed and step, so that a step is the same whatever went before it."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, _DROPOUT)).generate_state(1, np.uint64)[0] >> 1))

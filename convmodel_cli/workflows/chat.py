@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from convmodel_cli.events import Dropped, Piece, Response
 from convmodel_cli.settings import ChatSettings, ComputeSettings, SamplingSettings
 from convmodel_cli.workflows.answer import Limits, ResponseBuilder, check_persona, fit_context
-from convmodel_cli.workflows.run_folder import check_model, read_record
+from convmodel_cli.workflows.record import read_record
+from convmodel_cli.workflows.run_folder import check_model
 
 if TYPE_CHECKING:
     from convmodel_cli.model.compute import Compute

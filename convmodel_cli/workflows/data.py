@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from convmodel_cli.data.conversations import content_key, hold_out, read_conversations, read_good_conversations
@@ -22,7 +23,7 @@ _REPEATS_SHOWN = 5
 SAMPLE_SHOWN = "the packaged sample"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FitData:
     """Conversations of a run; `valid` may be empty, `test` is what a split sets aside."""
 
@@ -32,6 +33,7 @@ class FitData:
     sources: tuple[str, ...]
     notes: tuple[Note, ...]
 
+    @cached_property
     def repeats(self) -> tuple[list[Repeat], list[Repeat]]:
         """(conversations that stand twice in train, those of valid that are in train too)"""
         return list(find_duplicates(self.train)), list(find_overlap(self.train, self.valid))

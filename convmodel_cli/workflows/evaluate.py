@@ -18,7 +18,8 @@ from convmodel_cli.settings import ComputeSettings, EvaluationSettings, Sampling
 from convmodel_cli.workflows.answer import Limits, answer_all, make_context
 from convmodel_cli.workflows.data import sample_file
 from convmodel_cli.workflows.plan import window_length
-from convmodel_cli.workflows.run_folder import RunRecord, check_model, read_record
+from convmodel_cli.workflows.record import RunRecord, read_record
+from convmodel_cli.workflows.run_folder import check_model
 
 if TYPE_CHECKING:
     from convmodel_cli.data.batching import MicroBatch

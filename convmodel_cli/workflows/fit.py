@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from convmodel_cli.data.conversations import digest
-from convmodel_cli.errors import Stopped, TrainingError, UsageError
-from convmodel_cli.events import Evaluated, Finished, Note, Saved, Started
+from convmodel_cli.errors import UsageError
+from convmodel_cli.events import Finished, Note, Resumed, Started
 from convmodel_cli.settings import NEW_BASES, ComputeSettings, RunSettings, TrainingSettings
-from convmodel_cli.workflows.data import SAMPLE_SHOWN, FitData, check_learned, notes_on_repeats, read_fit_data
-from convmodel_cli.workflows.improve import RunEvent, RunState, conclude, improve
-from convmodel_cli.workflows.journal import journal
-from convmodel_cli.workflows.plan import RunPlan, make_plan, resolved_settings
+from convmodel_cli.signals import StopRequest
+from convmodel_cli.storage import locked, storing
+from convmodel_cli.workflows.checkpoints import remove_checkpoints
+from convmodel_cli.workflows.data import FitData, check_learned, notes_on_repeats, read_fit_data
+from convmodel_cli.workflows.improve import prepare_training
+from convmodel_cli.workflows.plan import RunPlan, make_plan
+from convmodel_cli.workflows.record import read_finished, read_record, run_record
+from convmodel_cli.workflows.resume import compare, find_checkpoint, notes_on_changes
+from convmodel_cli.workflows.run import Progress, Run
 from convmodel_cli.workflows.run_folder import (
-    EVENTS,
     check_model,
     check_output,
-    prepare_output,
-    read_record,
-    storing,
-    write_model_card,
-    write_model_files,
-    write_record,
-    write_test_file,
 )
+from convmodel_cli.workflows.state import RunState
 
 if TYPE_CHECKING:
     from convmodel_cli.model.compute import Compute
     from convmodel_cli.model.language_model import LanguageModel
 
-FitEvent = Note | Started | RunEvent | Saved | Finished
+FitEvent = Note | Started | Resumed | Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,38 +44,87 @@ class FitRequest:
 
 
 def fit(
-    request: FitRequest, run: RunSettings, training: TrainingSettings, machine: ComputeSettings
+    request: FitRequest,
+    run: RunSettings,
+    training: TrainingSettings,
+    machine: ComputeSettings,
+    stop: StopRequest | None = None,
 ) -> Iterator[FitEvent]:
-    """Train a model on files of conversations and leave it in the output folder."""
+    """Train a model on files of conversations and leave it in the output folder, or go on with the run there."""
     started = time.perf_counter()
-    check_output(request.output, run.overwrite)
+    folder = Path(request.output)
+    check_output(request.output, run)
+    finished = read_finished(folder) if run.resume else None
+    if finished is not None:
+        yield from _already_finished(folder, finished, run)
+        return
     check_base(request.base, request.output)
-    data = read_fit_data(request.train, request.valid, run.split, run.skip_bad)
-    check_learned(data, training.learn)
-    yield from data.notes
-    duplicates, overlap = data.repeats()
-    yield from notes_on_repeats(duplicates, overlap)
+    data = yield from _read_data(request, run, training)
+    checkpoint, notes = find_checkpoint(folder) if run.resume else (None, [])
+    yield from notes
 
     from convmodel_cli.model.compute import set_up
 
-    compute = set_up(machine, for_training=True)
-    model = load_base(request.base, data, training, compute.seed)
-    known_context = 0 if request.base in NEW_BASES else read_record(request.base).max_context
+    compute = set_up(machine, for_training=True, deterministic=training.deterministic)
+    model = load_base(request.base, data, training, compute.seed) if checkpoint is None else load_run(folder)
+    known_context = _known_context(request.base if checkpoint is None else request.output)
     plan = make_plan(model, request.base, data.train, data.valid, training, compute, known_context)
+    yield from _notes_on_settings(request.base, model, training)
+    record = run_record(request.base, data, plan, training, compute, model)
+    resumption = None if checkpoint is None else compare(checkpoint, record, run.allow_changes)
+    going = Run(
+        model=model,
+        optimizers=prepare_training(model, plan, compute),
+        plan=plan,
+        compute=compute,
+        state=RunState(since=started),
+        record=record,
+        folder=folder,
+        settings=run,
+        where=lambda number: data.train[number].where,
+        stop=stop or StopRequest(),
+    )
+    description = describe_run(model, plan, compute, request.output, len(data.train), len(data.valid))
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        if resumption is None:
+            going.start(data.test)
+            yield from going.go(description)
+        else:
+            yield from notes_on_changes(resumption)
+            going.take_up(resumption)
+            path = str(resumption.checkpoint.path)
+            yield from going.go(Resumed(going.state.step, path, resumption.changes, description))
+
+
+def _read_data(request: FitRequest, run: RunSettings, training: TrainingSettings) -> Generator[Note, None, FitData]:
+    """Read and check all data, and say what the user should know of it."""
+    data = read_fit_data(request.train, request.valid, run.split, run.skip_bad)
+    check_learned(data, training.learn)
+    yield from data.notes
+    yield from notes_on_repeats(*data.repeats)
+    return data
+
+
+def _already_finished(folder: Path, finished: Finished, run: RunSettings) -> Iterator[FitEvent]:
+    if not run.keep_checkpoints:
+        with storing(folder):
+            remove_checkpoints(folder)  # those that a crash at the very end left
+    yield Note(f"{folder}: this run is finished; train it further with: convmodel fit --base {folder} -o OTHER")
+    yield finished
+
+
+def _known_context(base: str) -> int | None:
+    """How many positions the model has learned already, None for all of them."""
+    return 0 if base in NEW_BASES else read_record(base).max_context
+
+
+def _notes_on_settings(base: str, model: LanguageModel, training: TrainingSettings) -> Iterator[Note]:
     if not model.takes_types and training.speaker_ids != "off":
         yield Note("this kind of model takes no token types: speaker ids are off")
-    if request.base not in NEW_BASES and training.vocab_size != TrainingSettings().vocab_size:
+    if base not in NEW_BASES and training.vocab_size != TrainingSettings().vocab_size:
         yield Note("--vocab-size is for new models; this base keeps its vocabulary", warning=True)
-    folder = prepare_output(request.output)
-    record = run_record(request.base, data, plan, training, compute, model)
-    record["data"]["duplicates"] = [asdict(repeat) for repeat in duplicates]
-    record["data"]["overlap"] = [asdict(repeat) for repeat in overlap]
-    write_model_files(model, folder)
-    write_record(folder, record)
-    if data.test:
-        write_test_file(folder, data.test)
-    events = run_in_folder(model, plan, compute, record, folder, started, len(data.train), len(data.valid))
-    yield from journal(events, folder / EVENTS)
 
 
 def check_base(base: str, output: str) -> None:
@@ -106,48 +152,11 @@ def load_base(base: str, data: FitData, training: TrainingSettings, seed: int) -
     return new_model(SIZES[base], texts, training.vocab_size, seed)
 
 
-def run_in_folder(
-    model: LanguageModel,
-    plan: RunPlan,
-    compute: Compute,
-    record: dict[str, Any],
-    folder: Path,
-    started: float,
-    train_conversations: int,
-    valid_conversations: int,
-) -> Iterator[FitEvent]:
-    """Train; whenever an evaluation is the best so far, its weights become the folder's."""
-    from convmodel_cli.model.checkpoint import load_weights
+def load_run(folder: Path) -> LanguageModel:
+    """The model of a run that broke off."""
+    from convmodel_cli.model.checkpoint import load_model
 
-    yield describe_run(model, plan, compute, str(folder), train_conversations, valid_conversations)
-    state = RunState()
-    try:
-        for event in improve(model, plan, compute, state):
-            if isinstance(event, Evaluated) and event.best:
-                _save_best(model, folder, record, state)
-                yield event
-                yield Saved(event.step, str(folder))
-            else:
-                yield event
-    except KeyboardInterrupt:
-        raise Stopped(f"stopped at step {state.step}", 130, _what_is_kept(folder, state)) from None
-    except TrainingError as error:
-        error.hint += f"; {_what_is_kept(folder, state)}"
-        raise
-    load_weights(model, folder)
-    finished = conclude(model, plan, compute, state, str(folder), time.perf_counter() - started)
-    record["best"] = _best(state)
-    record["finished"] = {"steps": finished.steps, "seconds": finished.seconds, "stopped": finished.stopped}
-    write_record(folder, record)
-    write_model_card(folder, record)
-    yield finished
-
-
-def _what_is_kept(folder: Path, state: RunState) -> str:
-    if not state.losses:
-        return f"{folder} holds no model yet"
-    best = "the untrained model" if state.best_step == 0 else f"the best model so far, of step {state.best_step}"
-    return f"{folder} holds {best}"
+    return load_model(str(folder.resolve()))
 
 
 def describe_run(
@@ -172,44 +181,3 @@ def describe_run(
         micro_batch_tokens=plan.optimization.micro_batch_tokens,
         learning_rate=plan.optimization.learning_rate,
     )
-
-
-def _save_best(model: LanguageModel, folder: Path, record: dict[str, Any], state: RunState) -> None:
-    from convmodel_cli.model.checkpoint import save_weights
-
-    with storing(folder):
-        save_weights(model, folder, {"step": str(state.best_step), "loss": repr(state.best_loss)})
-    record["best"] = _best(state)
-    write_record(folder, record)
-
-
-def _best(state: RunState) -> dict[str, Any]:
-    best = state.best_valid
-    figures = None if best is None else {"loss": best.loss, "ppl": best.ppl, "bits_per_byte": best.bits_per_byte}
-    return {"step": state.best_step, "loss": state.best_loss, "valid": figures}
-
-
-def run_record(
-    base: str, data: FitData, plan: RunPlan, training: TrainingSettings, compute: Compute, model: LanguageModel
-) -> dict[str, Any]:
-    """What convmodel.json says of this run."""
-    return {
-        "base": base,
-        "settings": resolved_settings(plan, training),
-        "data": {
-            "train": list(data.sources),
-            "sample": data.sources == (SAMPLE_SHOWN,),
-            "train_conversations": len(data.train),
-            "valid_conversations": len(data.valid),
-            "train_sha256": digest(data.train),
-            "valid_sha256": digest(data.valid),
-            "train_sequences": len(plan.train),
-            "train_targets": plan.train.num_targets,
-        },
-        "device": compute.device.type,
-        "precision": compute.precision,
-        "threads": compute.threads,
-        "parameters": model.num_parameters,
-        "max_context": plan.max_context,
-        "best": {"step": None, "loss": None, "valid": None},
-    }

@@ -14,7 +14,8 @@ from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.events import Answered, Dropped, Response
 from convmodel_cli.settings import ComputeSettings, GenerationSettings, SamplingSettings
 from convmodel_cli.workflows.answer import Limits, answer_all, check_persona, make_context
-from convmodel_cli.workflows.run_folder import check_model, read_record
+from convmodel_cli.workflows.record import read_record
+from convmodel_cli.workflows.run_folder import check_model
 
 if TYPE_CHECKING:
     from convmodel_cli.model.compute import Compute

@@ -1,100 +1,101 @@
-"""What happens between steps: evaluate, sample, remember the best, stop. It knows no files."""
+"""What happens between steps: evaluate, sample, remember the best, stop. It knows no files.
+
+All that a run has to remember is in `RunState`, and what is to be done next follows from it: a run that is taken up
+again does what the run that was broken off would have done.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from convmodel_cli.errors import TrainingError
-from convmodel_cli.events import Evaluated, EvaluationStepped, Finished, Sampled, Stepped
+from convmodel_cli.events import Evaluated, EvaluationStepped, Finished, Note, Sampled, StateReady, Stepped
 from convmodel_cli.settings import SamplingSettings
+from convmodel_cli.signals import StopRequest
 from convmodel_cli.workflows.plan import RunPlan
+from convmodel_cli.workflows.state import RunState
 
 if TYPE_CHECKING:
-    from convmodel_cli.data.batching import StepPlan
     from convmodel_cli.model.compute import Compute
     from convmodel_cli.model.evaluation import Score
     from convmodel_cli.model.language_model import LanguageModel
-    from convmodel_cli.model.training import StepDone
+    from convmodel_cli.model.training import Optimizers, StepDone
 
-RunEvent = Stepped | Evaluated | EvaluationStepped | Sampled
-
-_RECENT_STEPS = 20
+RunEvent = Stepped | Evaluated | EvaluationStepped | Sampled | StateReady | Note
 
 
-@dataclass(slots=True)
-class RunState:
-    """How far a run has come. `losses` holds (step, train loss, valid loss) of each evaluation."""
-
-    step: int = 0
-    epoch: int = 0
-    tokens_seen: int = 0
-    real_tokens: int = 0
-    training_seconds: float = 0.0
-    nats_since: float = 0.0
-    targets_since: int = 0
-    best_step: int = 0
-    best_loss: float = math.inf
-    best_valid: Score | None = None
-    worse_in_a_row: int = 0
-    losses: list[tuple[int, float, float | None]] = field(default_factory=list)
-    stopped: str = "done"
-
-    def count(self, done: StepDone) -> None:
-        self.step, self.epoch = done.plan.number, done.plan.epoch
-        self.tokens_seen += done.targets
-        self.real_tokens += done.tokens
-        self.training_seconds += done.seconds
-        self.nats_since += done.loss * done.targets
-        self.targets_since += done.targets
-
-    def judge(self, train_loss: float, valid: Score | None) -> bool:
-        """Record an evaluation; whether it is the best so far (not a number never is, a tie is not)."""
-        loss = train_loss if valid is None else valid.loss
-        self.losses.append((self.step, train_loss, None if valid is None else valid.loss))
-        self.nats_since, self.targets_since = 0.0, 0
-        if loss < self.best_loss:
-            self.best_loss, self.best_step, self.best_valid, self.worse_in_a_row = loss, self.step, valid, 0
-            return True
-        self.worse_in_a_row += 1
-        return False
-
-
-def improve(model: LanguageModel, plan: RunPlan, compute: Compute, state: RunState) -> Iterator[RunEvent]:
-    """Train `model` in place by the plan. When `Evaluated.best` comes, the weights are those it speaks of."""
-    from convmodel_cli.data.batching import plan_steps
+def prepare_training(model: LanguageModel, plan: RunPlan, compute: Compute) -> Optimizers:
+    """Put the model where it is trained, with the run's dropout, and make its optimizers."""
     from convmodel_cli.model.language_model import set_dropout
-    from convmodel_cli.model.training import build_optimizers, seed_everything, train
+    from convmodel_cli.model.training import build_optimizers
 
     model.move_to(compute.device)
     set_dropout(model.network, plan.dropout)
-    seed_everything(compute)
-    optimizers = build_optimizers(model, plan.optimization)
-    started = time.perf_counter()
-    steps = plan_steps(len(plan.train), plan.batch_size, plan.epochs, plan.seed, plan.speaker_ids)
-    first = next(steps)
-    yield from _evaluate(model, plan, compute, state, first)
-    for done in train(model, optimizers, chain([first], steps), plan.train, plan.optimization, compute):
-        state.count(done)
-        last = state.step == plan.steps
-        out_of_time = plan.max_seconds is not None and time.perf_counter() - started >= plan.max_seconds
-        yield _stepped(done, state, plan, compute)
-        if last or out_of_time or state.step % plan.eval_every == 0:
-            yield from _evaluate(model, plan, compute, state, None)
-        if _stops(state, plan, out_of_time) or last:
+    return build_optimizers(model, plan.optimization)
+
+
+def improve(
+    model: LanguageModel,
+    optimizers: Optimizers,
+    plan: RunPlan,
+    compute: Compute,
+    state: RunState,
+    stop: StopRequest,
+) -> Iterator[RunEvent]:
+    """Train `model` in place by the plan, from where `state` is. When `Evaluated.best` comes, the weights are those.
+
+    Raises Stopped between two steps or two micro-batches of an evaluation; state and weights are then those of the
+    last finished step.
+    """
+    steps = _steps_left(model, optimizers, plan, compute, state)
+    while True:
+        if _wants_evaluation(state, plan):
+            yield from _evaluate(model, plan, compute, state, stop)
+        last = _is_over(state, plan)
+        yield StateReady(state.step, state.is_evaluated, last)
+        if last:
             return
+        stop.hold()
+        budget = state.micro_batch_tokens or plan.optimization.micro_batch_tokens
+        done = next(steps)
+        state.count(done)
+        if done.micro_batch_tokens < budget:
+            yield Note(f"out of memory: from now on micro-batches of at most {done.micro_batch_tokens:,} tokens", True)
+        yield _stepped(done, state, plan, compute)
+        stop.check()
 
 
-def _stops(state: RunState, plan: RunPlan, out_of_time: bool) -> bool:
-    if out_of_time:
+def _steps_left(
+    model: LanguageModel, optimizers: Optimizers, plan: RunPlan, compute: Compute, state: RunState
+) -> Iterator[StepDone]:
+    from convmodel_cli.data.batching import plan_steps
+    from convmodel_cli.model.training import train
+
+    steps = plan_steps(len(plan.train), plan.batch_size, plan.epochs, plan.seed, plan.speaker_ids)
+    optimization = plan.optimization
+    if state.micro_batch_tokens:
+        optimization = replace(optimization, micro_batch_tokens=state.micro_batch_tokens)
+    return train(model, optimizers, islice(steps, state.step, plan.steps), plan.train, optimization, compute)
+
+
+def _wants_evaluation(state: RunState, plan: RunPlan) -> bool:
+    if plan.max_seconds is not None and state.step > 0 and state.elapsed >= plan.max_seconds:
         state.stopped = "max-time"
-    elif plan.patience and state.worse_in_a_row >= plan.patience and state.step < plan.steps:
+    on_time = state.step % plan.eval_every == 0 or state.step >= plan.steps or state.stopped == "max-time"
+    return on_time and not state.is_evaluated
+
+
+def _is_over(state: RunState, plan: RunPlan) -> bool:
+    if state.step >= plan.steps:
+        state.stopped = "done"
+    elif plan.patience and state.worse_in_a_row >= plan.patience:
         state.stopped = "patience"
-    return state.stopped != "done"
+    return state.step >= plan.steps or state.stopped != "done"
 
 
 def _stepped(done: StepDone, state: RunState, plan: RunPlan, compute: Compute) -> Stepped:
@@ -115,24 +116,20 @@ def _stepped(done: StepDone, state: RunState, plan: RunPlan, compute: Compute) -
 
 
 def _evaluate(
-    model: LanguageModel, plan: RunPlan, compute: Compute, state: RunState, first: StepPlan | None
+    model: LanguageModel, plan: RunPlan, compute: Compute, state: RunState, stop: StopRequest
 ) -> Iterator[RunEvent]:
     """Evaluate and sample; before the first step the train loss is that of its sequences."""
-    from convmodel_cli.data.batching import micro_batches
-    from convmodel_cli.model.evaluation import evaluate, evaluation_batches, final_score
+    from convmodel_cli.model.evaluation import evaluate, evaluation_batches
 
     started = time.perf_counter()
-    if first is not None:
-        batches = micro_batches(plan.train, first.sequences, first.with_types, plan.evaluation_budget)
-        train_loss = final_score(evaluate(model, batches, compute)).loss
-    else:
-        train_loss = state.nats_since / state.targets_since
+    train_loss = state.nats_since / state.targets_since if state.step else _first_loss(model, plan, compute)
     valid: Score | None = None
     if plan.valid is not None:
         with_types = plan.speaker_ids != "off"
-        batches_ = evaluation_batches(plan.valid, with_types, plan.evaluation_budget, max_batches=plan.eval_batches)
-        for valid in evaluate(model, batches_, compute):
+        batches = evaluation_batches(plan.valid, with_types, plan.evaluation_budget, max_batches=plan.eval_batches)
+        for valid in evaluate(model, batches, compute):
             yield EvaluationStepped(valid.targets / plan.valid.num_targets)
+            stop.check()
     best = state.judge(train_loss, valid)
     loss = train_loss if valid is None else valid.loss
     if not math.isfinite(loss):
@@ -153,6 +150,16 @@ def _evaluate(
     yield sample_response(model, plan, compute, state.step)
 
 
+def _first_loss(model: LanguageModel, plan: RunPlan, compute: Compute) -> float:
+    """The loss of the first step's sequences."""
+    from convmodel_cli.data.batching import micro_batches, plan_steps
+    from convmodel_cli.model.evaluation import evaluate, final_score
+
+    first = next(plan_steps(len(plan.train), plan.batch_size, 1, plan.seed, plan.speaker_ids))
+    batches = micro_batches(plan.train, first.sequences, first.with_types, plan.evaluation_budget)
+    return final_score(evaluate(model, batches, compute)).loss
+
+
 def sample_response(model: LanguageModel, plan: RunPlan, compute: Compute, step: int) -> Sampled:
     """The answer to the run's sample context, with the default sampling settings."""
     from convmodel_cli.workflows.answer import answer_one
@@ -165,9 +172,9 @@ def sample_response(model: LanguageModel, plan: RunPlan, compute: Compute, step:
 
 
 def conclude(
-    model: LanguageModel, plan: RunPlan, compute: Compute, state: RunState, output: str | None, seconds: float
+    model: LanguageModel, plan: RunPlan, compute: Compute, state: RunState, output: str | None, stop: StopRequest
 ) -> Finished:
-    """The figures of a run whose best weights are in the model."""
+    """The figures of a run whose best weights are in the model; raises Stopped between two micro-batches."""
     from convmodel_cli.model.compute import peak_memory_bytes
 
     best = state.best_valid
@@ -178,25 +185,28 @@ def conclude(
         epochs=state.epoch,
         valid=None if best is None else {"loss": best.loss, "ppl": best.ppl, "bits_per_byte": best.bits_per_byte},
         tokens_seen=state.tokens_seen,
-        seconds=seconds,
+        seconds=state.elapsed,
         tokens_per_second=state.real_tokens / state.training_seconds if state.training_seconds else 0.0,
         peak_memory_bytes=peak_memory_bytes(compute.device),
         parameters=model.num_parameters,
         stopped=state.stopped,
         losses=tuple(state.losses),
-        portability=_portability(model, plan, compute),
+        portability=_portability(model, plan, compute, stop),
         sample=sample_response(model, plan, compute, state.best_step),
     )
 
 
-def _portability(model: LanguageModel, plan: RunPlan, compute: Compute) -> dict[str, float] | None:
+def _portability(model: LanguageModel, plan: RunPlan, compute: Compute, stop: StopRequest) -> dict[str, float] | None:
     """Valid perplexity with and without token types: other tools never pass them."""
-    from convmodel_cli.model.evaluation import evaluate, evaluation_batches, final_score
+    from convmodel_cli.model.evaluation import Score, evaluate, evaluation_batches
 
     if plan.valid is None or plan.speaker_ids == "off":
         return None
     ppl = {}
     for name, with_types in (("with_speaker_ids", True), ("without_speaker_ids", False)):
+        score = Score()
         batches = evaluation_batches(plan.valid, with_types, plan.evaluation_budget, max_batches=plan.eval_batches)
-        ppl[name] = final_score(evaluate(model, batches, compute)).ppl
+        for score in evaluate(model, batches, compute):  # noqa: B007  the last one is wanted
+            stop.check()
+        ppl[name] = score.ppl
     return ppl

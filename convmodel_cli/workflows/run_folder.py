@@ -5,12 +5,8 @@ Everything but the weights and the records is written at the start; a new best r
 
 from __future__ import annotations
 
-import platform
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +14,15 @@ import orjson
 
 from convmodel_cli import __version__
 from convmodel_cli.data.formats import Conversation, to_record
-from convmodel_cli.errors import ModelError, StorageError, UsageError
-from convmodel_cli.settings import is_folder_name
+from convmodel_cli.errors import ModelError, UsageError
+from convmodel_cli.settings import RunSettings, is_folder_name
+from convmodel_cli.storage import LOCK, check_unlocked, make_durable, storing, temporaries
+from convmodel_cli.workflows.checkpoints import remove_checkpoints
+from convmodel_cli.workflows.record import RECORD
 
 if TYPE_CHECKING:
     from convmodel_cli.model.language_model import LanguageModel
 
-RECORD = "convmodel.json"
 EVENTS = "events.jsonl"
 TEST = "test.jsonl"
 _OUR_FILES = (
@@ -47,60 +45,45 @@ _OUR_FILES = (
 _BASE_TEMPLATE = "additional_chat_templates/base.jinja"
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """What convmodel.json says that later commands need; the defaults stand for a folder without one."""
+def check_output(output: str, run: RunSettings) -> None:
+    """Refuse an output that another process uses, or that holds something; nothing is written.
 
-    speaker_ids: str = "off"
-    learn: str = "auto"
-    max_length: int | None = None
-    max_context: int | None = None
-    base: str = ""
-    sample: bool = False
-
-
-def check_output(output: str, overwrite: bool) -> None:
-    """Refuse an output that holds something; raises UsageError. Nothing is written."""
+    Raises UsageError and StorageError.
+    """
     if not output.strip():
         raise UsageError("--output: expected a folder, got an empty name")
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{output}: expected a folder for the model, got a file", "choose another one with -o")
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not folder.is_dir():
         return
-    if not (folder / RECORD).is_file():
+    check_unlocked(folder)
+    if (folder / RECORD).is_file():
+        if not (run.overwrite or run.resume):
+            raise UsageError(
+                f"{output}: a run is there already",
+                "go on with it with --resume, replace it with --overwrite, or choose another with -o",
+            )
+    elif set(folder.iterdir()) - {folder / LOCK, *temporaries(folder, _OUR_FILES)}:
         raise UsageError(f"{output}: the folder holds other files and no run", "choose another one with -o")
-    if not overwrite:
-        raise UsageError(f"{output}: a run is there already", "replace it with --overwrite, or choose another with -o")
 
 
-def prepare_output(output: str) -> Path:
-    """Make the folder, and remove our own files of an earlier run from it; nothing else is touched."""
-    folder = Path(output)
+def clear_output(folder: Path) -> None:
+    """Remove our own files of an earlier run from the folder, but for the record; nothing else is touched."""
+    clear_temporaries(folder)
     with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (*_OUR_FILES, _BASE_TEMPLATE):
+        remove_checkpoints(folder)
+        for name in {*_OUR_FILES, _BASE_TEMPLATE} - {RECORD}:
             (folder / name).unlink(missing_ok=True)
         with suppress(OSError):  # it stays if there is anything else in it
             (folder / _BASE_TEMPLATE).parent.rmdir()
-    return folder
 
 
-@contextmanager
-def storing(folder: Path) -> Iterator[None]:
-    """Turn a failure to write into a StorageError that names the place and the space there."""
-    try:
-        yield
-    except Exception as error:
-        # The libraries in Rust raise errors of their own, which only their words tell from others.
-        if not isinstance(error, OSError) and "(os error " not in str(error) and "I/O error" not in str(error):
-            raise
-        there = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
-        free = shutil.disk_usage(there).free
-        reason = getattr(error, "strerror", None) or error
-        raise StorageError(
-            f"{folder}: cannot be written: {reason} ({free:,} bytes free on its disk)", "choose another place with -o"
-        ) from error
+def clear_temporaries(folder: Path) -> None:
+    """Remove what a crash left half written."""
+    with storing(folder):
+        for path in temporaries(folder, _OUR_FILES):
+            path.unlink()
 
 
 def write_model_files(model: LanguageModel, folder: Path) -> None:
@@ -109,20 +92,9 @@ def write_model_files(model: LanguageModel, folder: Path) -> None:
 
     with storing(folder):
         save_everything_but_weights(model, folder)
-
-
-def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Replace convmodel.json at once."""
-    from convmodel_cli.model.checkpoint import replace_file
-
-    content = orjson.dumps({"convmodel": __version__, "versions": _versions(), **record}, option=orjson.OPT_INDENT_2)
-    with storing(folder):
-        replace_file(folder / RECORD, lambda path: path.write_bytes(content + b"\n"))
-
-
-def _versions() -> dict[str, str]:
-    packages = ("torch", "transformers", "tokenizers", "safetensors")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+        for path in folder.iterdir():
+            make_durable(path)
+        make_durable(folder)
 
 
 def check_model(name: str) -> None:
@@ -133,41 +105,6 @@ def check_model(name: str) -> None:
             f"{name}: expected a model folder, got {'a file' if path.exists() else 'nothing there'}",
             f"train one with: convmodel fit -o {name}",
         )
-
-
-def read_record(folder: str) -> RunRecord:
-    """The record of a run, or the defaults for a folder that has none."""
-    path = Path(folder).expanduser() / RECORD
-    if not path.is_file():
-        return RunRecord()
-    try:
-        content = orjson.loads(path.read_bytes())
-        settings = content["settings"]
-        record = RunRecord(
-            speaker_ids=settings["speaker_ids"],
-            learn=settings["learn"],
-            max_length=settings["max_length"],
-            max_context=content["max_context"],
-            base=content["base"],
-            sample=content["data"]["sample"],
-        )
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: expected the record of a run, got something else ({error})") from None
-    for name, kind in (("speaker_ids", str), ("learn", str), ("max_length", int | None), ("max_context", int | None)):
-        if not isinstance(getattr(record, name), kind):
-            raise ModelError(f"{path}: expected the record of a run, got {getattr(record, name)!r} for {name}")
-    return record
-
-
-def as_content(record: RunRecord) -> dict[str, Any]:
-    """What convmodel.json holds when nothing more is known than `record`."""
-    settings = {"speaker_ids": record.speaker_ids, "learn": record.learn, "max_length": record.max_length}
-    return {
-        "base": record.base,
-        "settings": settings,
-        "data": {"sample": record.sample},
-        "max_context": record.max_context,
-    }
 
 
 def write_test_file(folder: Path, conversations: list[Conversation]) -> None:

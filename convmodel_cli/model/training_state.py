@@ -1,0 +1,101 @@
+"""What a run needs to go on bit by bit: the weights and the optimizers' state as safetensors, never as a pickle.
+
+    model.safetensors        the weights of the step, under the names of the network in memory
+    optimizer.safetensors    `optimizer.parameter.quantity`, like `0.transformer.h.0.mlp.c_fc.weight.momentum_buffer`
+
+Random numbers need no state: those of each step are drawn from a stream keyed by seed and step.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor
+
+from convmodel_cli.errors import ModelError, TrainingError
+from convmodel_cli.model.language_model import LanguageModel
+from convmodel_cli.model.training import Optimizers
+
+WEIGHTS = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+
+
+def save_training_state(model: LanguageModel, optimizers: Optimizers, folder: Path) -> None:
+    """Write both files into the folder."""
+    save_model(model.network, str(folder / WEIGHTS))
+    tensors = {name: tensor.contiguous() for name, tensor in _optimizer_tensors(model, optimizers).items()}
+    save_file(tensors, folder / OPTIMIZER)
+
+
+def load_training_state(
+    model: LanguageModel, optimizers: Optimizers, folder: Path, with_optimizers: bool = True
+) -> None:
+    """Put both back in place; raises ModelError if they are not of this model and these optimizers."""
+    try:
+        load_model(model.network, folder / WEIGHTS)
+        if with_optimizers:
+            _load_optimizers(model, optimizers, load_file(folder / OPTIMIZER))
+    except (RuntimeError, SafetensorError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{folder}: expected the state of this model, got something else ({reason})") from error
+
+
+def training_state_bytes(model: LanguageModel, optimizers: Optimizers) -> int:
+    """About how many bytes a checkpoint takes once each parameter has its state."""
+    weights = sum(parameter.numel() for parameter in model.network.parameters())
+    per_optimizer: list[int] = [
+        sum(parameter.numel() for group in optimizer.param_groups for parameter in group["params"])
+        * (2 if isinstance(optimizer, torch.optim.AdamW) else 1)
+        for optimizer in optimizers
+    ]
+    return 4 * (weights + sum(per_optimizer))
+
+
+def check_finite_weights(model: LanguageModel, step: int) -> None:
+    """Raise TrainingError rather than let a weight that is no number reach the disk."""
+    for name, parameter in model.network.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise TrainingError(
+                f"step {step}: expected finite weights, got others in {name}",
+                "lower --learning-rate, or raise --warmup",
+            )
+
+
+def _names(model: LanguageModel) -> dict[Tensor, str]:
+    return {parameter: name for name, parameter in model.network.named_parameters()}
+
+
+def _optimizer_tensors(model: LanguageModel, optimizers: Optimizers) -> dict[str, Tensor]:
+    names = _names(model)
+    return {
+        f"{number}.{names[parameter]}.{quantity}": value
+        for number, optimizer in enumerate(optimizers)
+        for parameter, state in optimizer.state.items()
+        for quantity, value in state.items()
+    }
+
+
+def _load_optimizers(model: LanguageModel, optimizers: Optimizers, tensors: dict[str, Tensor]) -> None:
+    names = _names(model)
+    wanted = {
+        f"{number}.{names[parameter]}"
+        for number, optimizer in enumerate(optimizers)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    states: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        owner, _, quantity = name.rpartition(".")
+        states.setdefault(owner, {})[quantity] = tensor
+    if states.keys() - wanted:
+        raise KeyError(f"there is no parameter {min(states.keys() - wanted)}")
+    for number, optimizer in enumerate(optimizers):
+        packed: dict[str, Any] = optimizer.state_dict()
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        owners = [f"{number}.{names[parameter]}" for parameter in parameters]
+        packed["state"] = {index: states[owner] for index, owner in enumerate(owners) if owner in states}
+        optimizer.load_state_dict(packed)

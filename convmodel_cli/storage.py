@@ -1,0 +1,145 @@
+"""Writing so that a crash loses nothing: whole files or none, one writer for a folder, errors that name the place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from convmodel_cli.errors import StorageError
+
+LOCK = ".lock"
+
+
+def replace_file(target: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside the target and rename it over the target once it is on the disk."""
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        make_durable(temporary)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    make_durable(target.parent)
+
+
+def commit_folder(temporary: Path, target: Path) -> None:
+    """Rename a folder of finished files to the name by which it counts; a crash leaves it whole or not there."""
+    for path in sorted(temporary.iterdir()):
+        make_durable(path)
+    make_durable(temporary)
+    temporary.rename(target)
+    make_durable(target.parent)
+
+
+def make_durable(path: Path) -> None:
+    """Wait until the file or folder is on the disk; a file gets the mode that the umask gives any other."""
+    if sys.platform == "win32":  # it can neither sync a folder nor has it modes
+        return
+    if path.is_file():
+        umask = os.umask(0)
+        os.umask(umask)
+        path.chmod(0o666 & ~umask)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def temporaries(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    """What a crash may have left in the folder of what was to get one of these names, or one that begins so."""
+    prefixes = tuple(f".{name}" for name in names)
+    return [path for path in folder.iterdir() if path.name.startswith(prefixes) and not path.is_symlink()]
+
+
+@contextmanager
+def storing(folder: Path) -> Iterator[None]:
+    """Turn a failure to write into a StorageError that names the place and the space there."""
+    try:
+        yield
+    except Exception as error:
+        # The libraries in Rust raise errors of their own, which only their words tell from others.
+        if not isinstance(error, OSError) and "(os error " not in str(error) and "I/O error" not in str(error):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(
+            f"{folder}: cannot be written: {reason} ({free_bytes(folder):,} bytes free on its disk)",
+            "free some space, or choose another place with -o",
+        ) from error
+
+
+def free_bytes(folder: Path) -> int:
+    """Space on the disk of a folder that need not exist yet."""
+    there = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
+    return shutil.disk_usage(there).free
+
+
+def need_space(folder: Path, needed: int, what: str) -> None:
+    """Raise StorageError unless the folder's disk has room for that many bytes."""
+    free = free_bytes(folder)
+    if free < needed:
+        raise StorageError(
+            f"{folder}: {what} needs {needed:,} bytes, and {free:,} are free on its disk",
+            "free some space, or choose another place with -o",
+        )
+
+
+def check_unlocked(folder: Path) -> None:
+    """Raise StorageError if another process holds the folder."""
+    if (folder / LOCK).exists():
+        os.close(_lock(folder))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder against other runs. The system frees it when the process ends, however it ends."""
+    with storing(folder):
+        handle = _lock(folder)
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _lock(folder: Path) -> int:
+    """An open, locked file in the folder that holds the number of the process."""
+    path = folder / LOCK
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            _lock_file(handle)
+        except OSError:
+            owner = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
+            os.close(handle)
+            raise StorageError(
+                f"{folder}: in use by another run, process {owner}", "wait for it, or choose another folder with -o"
+            ) from None
+        # Another run may have finished and removed the file between the two calls.
+        if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+            return handle
+        os.close(handle)
+
+
+def _lock_file(handle: int) -> None:
+    """Raise BlockingIOError if another process holds the file; where a system has no locks, there is none."""
+    if sys.platform == "win32":
+        return
+    import fcntl  # there is none on Windows
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # some network file systems have no locks
+        return

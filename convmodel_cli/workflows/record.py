@@ -1,0 +1,142 @@
+"""convmodel.json: what a run was made of, what came out of it, and what later commands need to know of it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from convmodel_cli import __version__
+from convmodel_cli.data.conversations import digest
+from convmodel_cli.errors import ModelError
+from convmodel_cli.events import Finished, Sampled
+from convmodel_cli.settings import TrainingSettings
+from convmodel_cli.storage import replace_file, storing
+from convmodel_cli.workflows.data import SAMPLE_SHOWN, FitData
+from convmodel_cli.workflows.plan import RunPlan, resolved_settings
+from convmodel_cli.workflows.state import RunState
+
+if TYPE_CHECKING:
+    from convmodel_cli.model.compute import Compute
+    from convmodel_cli.model.language_model import LanguageModel
+
+RECORD = "convmodel.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What convmodel.json says that later commands need; the defaults stand for a folder without one."""
+
+    speaker_ids: str = "off"
+    learn: str = "auto"
+    max_length: int | None = None
+    max_context: int | None = None
+    base: str = ""
+    sample: bool = False
+
+
+def run_record(
+    base: str, data: FitData, plan: RunPlan, training: TrainingSettings, compute: Compute, model: LanguageModel
+) -> dict[str, Any]:
+    """What convmodel.json says of this run."""
+    duplicates, overlap = data.repeats
+    return {
+        "base": base,
+        "settings": resolved_settings(plan, training),
+        "data": {
+            "train": list(data.sources),
+            "sample": data.sources == (SAMPLE_SHOWN,),
+            "train_conversations": len(data.train),
+            "valid_conversations": len(data.valid),
+            "train_sha256": digest(data.train),
+            "valid_sha256": digest(data.valid),
+            "train_sequences": len(plan.train),
+            "train_targets": plan.train.num_targets,
+            "duplicates": [asdict(repeat) for repeat in duplicates],
+            "overlap": [asdict(repeat) for repeat in overlap],
+        },
+        "device": compute.device.type,
+        "precision": compute.precision,
+        "threads": compute.threads,
+        "parameters": model.num_parameters,
+        "max_context": plan.max_context,
+        "best": {"step": None, "loss": None, "valid": None},
+    }
+
+
+def best_figures(state: RunState) -> dict[str, Any]:
+    """What the record says of the best evaluation so far."""
+    best = state.best_valid
+    figures = None if best is None else {"loss": best.loss, "ppl": best.ppl, "bits_per_byte": best.bits_per_byte}
+    return {"step": state.best_step, "loss": state.best_loss, "valid": figures}
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Replace convmodel.json at once."""
+    content = orjson.dumps({"convmodel": __version__, "versions": _versions(), **record}, option=orjson.OPT_INDENT_2)
+    with storing(folder):
+        replace_file(folder / RECORD, lambda path: path.write_bytes(content + b"\n"))
+
+
+def read_finished(folder: Path) -> Finished | None:
+    """How the run in the folder ended, or None if it did not."""
+    finished = read_content(folder).get("finished")
+    if finished is None:
+        return None
+    sample = finished["sample"] and Sampled(**finished["sample"])
+    losses = tuple(tuple(row) for row in finished["losses"])
+    return Finished(**{**finished, "model": str(folder), "sample": sample, "losses": losses})
+
+
+def read_content(folder: Path) -> dict[str, Any]:
+    """All of convmodel.json; empty if there is none or it cannot be read."""
+    try:
+        content = orjson.loads((folder / RECORD).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "transformers", "tokenizers", "safetensors")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+
+
+def read_record(folder: str) -> RunRecord:
+    """The record of a run, or the defaults for a folder that has none."""
+    path = Path(folder).expanduser() / RECORD
+    if not path.is_file():
+        return RunRecord()
+    try:
+        content = orjson.loads(path.read_bytes())
+        settings = content["settings"]
+        record = RunRecord(
+            speaker_ids=settings["speaker_ids"],
+            learn=settings["learn"],
+            max_length=settings["max_length"],
+            max_context=content["max_context"],
+            base=content["base"],
+            sample=content["data"]["sample"],
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: expected the record of a run, got something else ({error})") from None
+    for name, kind in (("speaker_ids", str), ("learn", str), ("max_length", int | None), ("max_context", int | None)):
+        if not isinstance(getattr(record, name), kind):
+            raise ModelError(f"{path}: expected the record of a run, got {getattr(record, name)!r} for {name}")
+    return record
+
+
+def as_content(record: RunRecord) -> dict[str, Any]:
+    """What convmodel.json holds when nothing more is known than `record`."""
+    settings = {"speaker_ids": record.speaker_ids, "learn": record.learn, "max_length": record.max_length}
+    return {
+        "base": record.base,
+        "settings": settings,
+        "data": {"sample": record.sample},
+        "max_context": record.max_context,
+    }

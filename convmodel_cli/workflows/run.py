@@ -1,0 +1,218 @@
+"""A run in its folder: what is written while it goes, so that it can break off at any moment.
+
+The order of writing is what makes it safe: a new best replaces the model's weights before a checkpoint calls them best,
+the record calls the run finished when all else is there, and checkpoints go only after that.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convmodel_cli.data.formats import Conversation
+from convmodel_cli.errors import ConvmodelError, ModelError, Stopped, StorageError, TrainingError
+from convmodel_cli.events import Checkpointed, Evaluated, Finished, Resumed, Saved, Started, StateReady
+from convmodel_cli.settings import RunSettings
+from convmodel_cli.signals import StopRequest
+from convmodel_cli.storage import need_space, storing
+from convmodel_cli.workflows.checkpoints import find_checkpoints, remove_checkpoints, save_checkpoint
+from convmodel_cli.workflows.improve import RunEvent, conclude, improve
+from convmodel_cli.workflows.journal import Journal
+from convmodel_cli.workflows.plan import RunPlan
+from convmodel_cli.workflows.record import best_figures, read_content, write_record
+from convmodel_cli.workflows.resume import Resumption, identity
+from convmodel_cli.workflows.run_folder import (
+    EVENTS,
+    clear_output,
+    clear_temporaries,
+    write_model_card,
+    write_model_files,
+    write_test_file,
+)
+from convmodel_cli.workflows.state import RunState, dump_state, load_state
+
+if TYPE_CHECKING:
+    from convmodel_cli.model.compute import Compute
+    from convmodel_cli.model.language_model import LanguageModel
+    from convmodel_cli.model.training import Optimizers
+
+Progress = RunEvent | Saved | Checkpointed | Finished
+
+_LINES_SHOWN = 5
+
+
+@dataclass
+class Run:
+    """Everything of a run. `record` is what convmodel.json says; `where` tells the place of a training conversation."""
+
+    model: LanguageModel
+    optimizers: Optimizers
+    plan: RunPlan
+    compute: Compute
+    state: RunState
+    record: dict[str, Any]
+    folder: Path
+    settings: RunSettings
+    where: Callable[[int], str]
+    stop: StopRequest
+    _journal_bytes: int = 0
+
+    def start(self, test: list[Conversation]) -> None:
+        """Write all but the weights, in place of an earlier run if there is one."""
+        # The weights twice, because a new best is written beside the one it replaces, and a checkpoint.
+        weights = 4 * self.model.num_parameters
+        need_space(self.folder, 2 * weights + self._checkpoint_bytes(), "the run")
+        write_record(self.folder, self.record)  # from here on the folder is this run's, whatever of it is there yet
+        clear_output(self.folder)
+        if test:
+            write_test_file(self.folder, test)
+        write_model_files(self.model, self.folder)
+
+    def take_up(self, resumption: Resumption) -> None:
+        """Put everything back as it was at the checkpoint; raises ModelError if it does not hold that."""
+        from convmodel_cli.model.training_state import load_training_state
+
+        checkpoint = resumption.checkpoint
+        load_training_state(self.model, self.optimizers, checkpoint.path, not resumption.has_other_optimizer)
+        try:
+            self.state = load_state(checkpoint.state["progress"], self.state.since)
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"{checkpoint.path}: expected {error} in state.json, got none") from None
+        if resumption.measures_otherwise:
+            self.state.best_loss = math.inf
+        self.record["changes"] = read_content(self.folder).get("changes", [])
+        if resumption.changes:
+            self.record["changes"].append({"step": self.state.step, "changes": list(resumption.changes)})
+        self.record["best"] = best_figures(self.state)
+        self._journal_bytes = int(checkpoint.state["journal_bytes"])
+        clear_temporaries(self.folder)
+        write_record(self.folder, self.record)
+
+    def go(
+        self, opening: Started | Resumed
+    ) -> Iterator[Started | Resumed | RunEvent | Saved | Checkpointed | Finished]:
+        """Train to the end, with every event in the journal.
+
+        Raises Stopped, TrainingError or StorageError with what is kept.
+        """
+        with storing(self.folder):
+            self._journal = Journal(self.folder / EVENTS, self._journal_bytes)
+        yield from self._journal.record(chain([opening], self._go()))
+
+    def _go(self) -> Iterator[Progress]:
+        try:
+            yield from self._train()
+            yield self._finish()
+        except Stopped as stopped:
+            self._save_before_leaving()
+            raise self._with_what_is_kept(
+                Stopped(f"{stopped} after step {self.state.step}", stopped.exit_code)
+            ) from None
+        except TrainingError as error:
+            raise self._with_what_is_kept(self._with_lines(error)) from error
+        except StorageError as error:
+            raise self._with_what_is_kept(error) from error
+        finally:
+            self.stop.release()
+
+    def _train(self) -> Iterator[Progress]:
+        for event in improve(self.model, self.optimizers, self.plan, self.compute, self.state, self.stop):
+            if isinstance(event, Evaluated) and event.best:
+                self._save_best()
+                yield event
+                yield Saved(event.step, str(self.folder))
+            elif isinstance(event, StateReady):
+                if self._wants_checkpoint(event):
+                    yield self._save_checkpoint()
+            else:
+                yield event
+
+    def _wants_checkpoint(self, ready: StateReady) -> bool:
+        if ready.step == 0 or self._is_saved():
+            return False
+        every = self.settings.save_every
+        return ready.last or (ready.evaluated if every is None else ready.step % every == 0)
+
+    def _is_saved(self) -> bool:
+        return any(path.name == f"step-{self.state.step:06d}" for path in find_checkpoints(self.folder)[:1])
+
+    def _save_best(self) -> None:
+        from convmodel_cli.model.checkpoint import save_weights
+        from convmodel_cli.model.training_state import check_finite_weights
+
+        check_finite_weights(self.model, self.state.step)
+        with storing(self.folder):
+            save_weights(
+                self.model, self.folder, {"step": str(self.state.best_step), "loss": repr(self.state.best_loss)}
+            )
+        self.record["best"] = best_figures(self.state)
+        write_record(self.folder, self.record)
+
+    def _checkpoint_bytes(self) -> int:
+        from convmodel_cli.model.training_state import training_state_bytes
+
+        return training_state_bytes(self.model, self.optimizers)
+
+    def _save_checkpoint(self) -> Checkpointed:
+        from convmodel_cli.model.training_state import check_finite_weights, save_training_state
+
+        started = time.perf_counter()
+        check_finite_weights(self.model, self.state.step)
+        content = {
+            "run": identity(self.record),
+            "random": {"seed": self.plan.seed},
+            "progress": dump_state(self.state),
+            "journal_bytes": self._journal.sync(),
+        }
+        path = save_checkpoint(
+            self.folder,
+            self.state.step,
+            content,
+            lambda folder: save_training_state(self.model, self.optimizers, folder),
+            self._checkpoint_bytes(),
+            self.settings.keep,
+        )
+        return Checkpointed(self.state.step, str(path), time.perf_counter() - started)
+
+    def _save_before_leaving(self) -> None:
+        if self.state.step > 0 and not self._is_saved():
+            self._save_checkpoint()
+
+    def _finish(self) -> Finished:
+        from convmodel_cli.model.checkpoint import load_weights
+
+        load_weights(self.model, self.folder)
+        finished = conclude(self.model, self.plan, self.compute, self.state, str(self.folder), self.stop)
+        self.stop.check()
+        self.record["best"] = best_figures(self.state)
+        write_model_card(self.folder, self.record)
+        self.record["finished"] = asdict(finished)
+        write_record(self.folder, self.record)
+        if not self.settings.keep_checkpoints:
+            with storing(self.folder):
+                remove_checkpoints(self.folder)
+        return finished
+
+    def _with_lines(self, error: TrainingError) -> TrainingError:
+        """The error with the lines of the data that may have to do with it."""
+        if not error.conversations:
+            return error
+        shown = ", ".join(self.where(number) for number in error.conversations[:_LINES_SHOWN])
+        more = len(error.conversations) - _LINES_SHOWN
+        lines = f"{shown} and {more:,} more" if more > 0 else shown
+        return TrainingError(f"{error}, with {lines}", error.hint, error.conversations)
+
+    def _with_what_is_kept(self, error: ConvmodelError) -> ConvmodelError:
+        best = "no model yet"
+        if self.state.losses:
+            step = self.state.best_step
+            best = "the untrained model" if step == 0 else f"the best model so far, of step {step}"
+        kept = f"{self.folder} holds {best}"
+        error.hint = f"{error.hint}; {kept}" if error.hint else kept
+        error.resumable = bool(find_checkpoints(self.folder))
+        return error
