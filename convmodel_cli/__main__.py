@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from convmodel_cli.signals import stop_request
+import sys
+
+from convmodel_cli.signals import EXIT_CODES, stop_request
 
 
 def main() -> None:
     """The console script."""
     stop_request.install()  # before anything that takes time
 
-    from convmodel_cli.cli.main import main
+    try:
+        from convmodel_cli.cli.main import main
 
-    main()
+        main()
+    except KeyboardInterrupt:  # while things are being imported, or on the way out
+        sys.exit(EXIT_CODES["SIGINT"])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from convmodel_cli.model.compute import Compute, set_up
 from convmodel_cli.model.language_model import LanguageModel, prepare_network, set_dropout
 from convmodel_cli.model.new import train_tokenizer
 from convmodel_cli.settings import ComputeSettings
+from harness import RUN, Result, Server, make_workshop, result_of
 from helpers import TINY_POSITIONS, made_up_conversations
 
 torch.set_num_threads(1)
@@ -116,3 +117,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     assert code == 0
     return output
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Runs commands in processes of their own, which may be killed."""
+    started = Server()
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(server: Server, workshop: Path) -> Result:
+    """The result of RUN when nothing disturbs it."""
+    server.run(RUN, workshop).check()
+    return result_of(workshop / "out")

@@ -38,10 +38,10 @@ def write_conversations(path: Path, conversations: Sequence[Conversation]) -> st
     return write_jsonl(path, [list(item.turns) for item in conversations])
 
 
-def weights_digest(folder: Path) -> str:
-    """SHA-256 over names, types, shapes and bytes of a model's tensors; the file's header may be ordered anyhow."""
+def weights_digest(folder: Path, name: str = "model.safetensors") -> str:
+    """SHA-256 over names, types, shapes and bytes of a file's tensors; its header may be ordered anyhow."""
     total = hashlib.sha256()
-    for name, tensor in sorted(load_file(folder / "model.safetensors").items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+    for key, tensor in sorted(load_file(folder / name).items()):
+        total.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
         total.update(tensor.numpy().tobytes())
     return total.hexdigest()

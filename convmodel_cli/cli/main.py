@@ -16,8 +16,7 @@ from convmodel_cli.cli.app import app
 from convmodel_cli.cli.display import Screen
 from convmodel_cli.errors import BUG_EXIT_CODE, ConvmodelError, StorageError, UsageError
 from convmodel_cli.settings import ScreenSettings
-
-_INTERRUPTED = 130
+from convmodel_cli.signals import EXIT_CODES
 
 
 def run(arguments: list[str]) -> int:
@@ -32,7 +31,7 @@ def run(arguments: list[str]) -> int:
     except _TyperUsageError as error:
         return _fail(_from_typer(error), arguments) if arguments else UsageError.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return _INTERRUPTED
+        return EXIT_CODES["SIGINT"]
     except SystemExit as leaving:
         if isinstance(leaving.__context__, BrokenPipeError):  # typer's answer to a reader that left early
             return 0

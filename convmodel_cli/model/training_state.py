@@ -39,7 +39,7 @@ def load_training_state(
         load_model(model.network, folder / WEIGHTS)
         if with_optimizers:
             _load_optimizers(model, optimizers, load_file(folder / OPTIMIZER))
-    except (RuntimeError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, RuntimeError, SafetensorError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{folder}: expected the state of this model, got something else ({reason})") from error
 

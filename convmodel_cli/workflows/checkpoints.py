@@ -58,7 +58,7 @@ def save_checkpoint(
         if not folder.is_dir():
             folder.mkdir()
             make_durable(output)
-        _remove_temporaries(folder)
+        remove_half_checkpoints(output)
         need_space(folder, size, "a checkpoint")
         temporary.mkdir()
         try:
@@ -128,11 +128,19 @@ def remove_checkpoints(output: Path) -> None:
     folder = output / CHECKPOINTS
     if not folder.is_dir() or folder.is_symlink():
         return
-    _remove_temporaries(folder)
+    remove_half_checkpoints(output)
     for path in reversed(find_checkpoints(output)):
         _remove(path)
     if not any(folder.iterdir()):
         folder.rmdir()
+
+
+def remove_half_checkpoints(output: Path) -> None:
+    """Remove what a crash left of checkpoints that were being written or removed."""
+    folder = output / CHECKPOINTS
+    if folder.is_dir():
+        for path in temporaries(folder, ("step-",)):
+            shutil.rmtree(path)
 
 
 def _compare(path: Path, expected: Any) -> str:
@@ -177,8 +185,3 @@ def _remove(path: Path) -> None:
     doomed = path.with_name(f".{path.name}.old")
     path.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _remove_temporaries(folder: Path) -> None:
-    for path in temporaries(folder, ("step-",)):
-        shutil.rmtree(path)

@@ -17,7 +17,7 @@ from convmodel_cli.data.formats import Conversation, to_record
 from convmodel_cli.errors import ModelError, UsageError
 from convmodel_cli.settings import RunSettings, is_folder_name
 from convmodel_cli.storage import LOCK, check_unlocked, make_durable, storing, temporaries
-from convmodel_cli.workflows.checkpoints import remove_checkpoints
+from convmodel_cli.workflows.checkpoints import remove_checkpoints, remove_half_checkpoints
 from convmodel_cli.workflows.record import RECORD
 
 if TYPE_CHECKING:
@@ -73,15 +73,22 @@ def clear_output(folder: Path) -> None:
     clear_temporaries(folder)
     with storing(folder):
         remove_checkpoints(folder)
-        for name in {*_OUR_FILES, _BASE_TEMPLATE} - {RECORD}:
-            (folder / name).unlink(missing_ok=True)
+        for path in our_files(folder):
+            if path.name != RECORD:
+                path.unlink()
         with suppress(OSError):  # it stays if there is anything else in it
             (folder / _BASE_TEMPLATE).parent.rmdir()
+
+
+def our_files(folder: Path) -> list[Path]:
+    """What is there of the files that a run writes."""
+    return [folder / name for name in (*_OUR_FILES, _BASE_TEMPLATE) if (folder / name).exists()]
 
 
 def clear_temporaries(folder: Path) -> None:
     """Remove what a crash left half written."""
     with storing(folder):
+        remove_half_checkpoints(folder)
         for path in temporaries(folder, _OUR_FILES):
             path.unlink()
 
@@ -92,7 +99,7 @@ def write_model_files(model: LanguageModel, folder: Path) -> None:
 
     with storing(folder):
         save_everything_but_weights(model, folder)
-        for path in folder.iterdir():
+        for path in our_files(folder):
             make_durable(path)
         make_durable(folder)
 

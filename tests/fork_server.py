@@ -1,0 +1,136 @@
+"""Runs commands in children of a process that has imported everything: a tiny run takes a second, and can be killed.
+
+Reads a JSON object a line on stdin, `Order` in harness.py or {"wait": pid}, and answers with one on stdout.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+CRASHED = 137
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def main() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    for module in ("cli.main", "cli.fit_screen", "workflows.fit", "model.checkpoint", "model.training", "model.new"):
+        importlib.import_module(f"convmodel_cli.{module}")
+    importlib.import_module("transformers.models.gpt2.modeling_gpt2")
+    importlib.import_module("transformers.models.gpt2.tokenization_gpt2")
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "wait" in order:
+            answer = {"code": os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])}
+        else:
+            answer = {"pid": start(order)}
+        print(json.dumps(answer), flush=True)
+
+
+def start(order: dict[str, Any]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        code = run_child(order)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run_child(order: dict[str, Any]) -> int:
+    from convmodel_cli.cli.main import run
+    from convmodel_cli.signals import stop_request
+
+    os.chdir(order["folder"])
+    for number, name in ((0, os.devnull), (1, order["out"]), (2, order["err"])):
+        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        os.dup2(handle, number)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+    warnings.simplefilter("ignore")
+    stop_request.install()
+    os.umask(order["umask"])
+    if order["log"]:
+        log_syncs(order["log"])
+    if order["under"]:
+        watch_changes(order["under"], order["crash_at"], order["log"])
+    if order["signal_at"]:
+        send_signal_at(order["signal_at"], order["signal"], order["nth"])
+    return run(order["arguments"])
+
+
+def watch_changes(under: str, crash_at: int, log: str) -> None:
+    """Count the changes below a folder (files opened to write, folders made, renames, removals); die at one of them."""
+    changes = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal changes
+        if event not in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"):
+            return
+        if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & _WRITING):
+            return
+        path = os.fspath(arguments[0]) if isinstance(arguments[0], str | os.PathLike) else ""
+        if not path or not str(Path(path).absolute()).startswith(under) or path == log:
+            return
+        changes += 1
+        note(log, f"{event} {path}" + (f" {arguments[1]}" if event == "os.rename" else ""))
+        if changes == crash_at:
+            os._exit(CRASHED)
+
+    sys.addaudithook(hook)
+
+
+def log_syncs(log: str) -> None:
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        real(handle)
+        note(log, f"fsync {Path(f'/proc/self/fd/{handle}').readlink()}")
+
+    os.fsync = fsync  # type: ignore[assignment]
+
+
+def note(log: str, text: str) -> None:
+    if log:
+        handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.write(handle, text.encode() + b"\n")
+        os.close(handle)
+
+
+def send_signal_at(place: str, name: str, nth: int) -> None:
+    """Send the signal to this process when the function `module:attribute` is called for the nth time."""
+    module, _, path = place.partition(":")
+    owner: Any = importlib.import_module(module)
+    *parents, attribute = path.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent)
+    real: Callable[..., Any] = getattr(owner, attribute)
+    calls = 0
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            os.kill(os.getpid(), getattr(signal, name))
+        return real(*arguments, **options)
+
+    setattr(owner, attribute, wrapped)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""Runs that break off and go on: to the same bits, and only as the same run."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from convmodel_cli.workflows.checkpoints import find_checkpoints
+from harness import RUN, STEPS, Child, Ended, Result, Server, assert_loads, copy_workshop, result_of
+
+STEP = "convmodel_cli.model.training:accumulate_gradients"
+RESUME = [*RUN, "--resume"]
+
+
+@pytest.fixture
+def folder(workshop: Path, tmp_path: Path) -> Path:
+    return copy_workshop(workshop, tmp_path / "w")
+
+
+def stop_after(server: Server, folder: Path, steps: int, name: str = "SIGTERM", run: list[str] = RUN) -> Ended:
+    return server.run(run, folder, signal_at=STEP, signal=name, nth=steps)
+
+
+@pytest.mark.parametrize("stops", [[3, 1, 8, 5, 20], pytest.param([1] * STEPS, marks=pytest.mark.slow, id="each step")])
+def test_a_run_stopped_again_and_again_ends_with_the_same_bits(
+    server: Server, folder: Path, uninterrupted: Result, stops: list[int]
+) -> None:
+    """Over epochs, with dropout, shuffling, warm-up and decay; the journal holds each step and evaluation once."""
+    done = 0
+    for steps in stops:
+        stop_after(server, folder, steps, run=RESUME).check(143)
+        done += steps
+        assert find_checkpoints(folder / "out")[0].name == f"step-{done:06d}"
+        assert_loads(folder / "out")
+    server.run(RESUME, folder).check()
+    assert result_of(folder / "out") == uninterrupted
+
+
+def test_a_run_in_bf16_goes_on_to_the_same_bits(server: Server, folder: Path, workshop: Path, tmp_path: Path) -> None:
+    run = [*RUN, "--precision", "bf16", "--max-steps", "12"]
+    other = copy_workshop(workshop, tmp_path / "other")
+    server.run(run, other).check()
+    stop_after(server, folder, 7, run=run).check(143)
+    server.run([*run, "--resume"], folder).check()
+    assert result_of(folder / "out") == result_of(other / "out")
+
+
+def test_without_a_checkpoint_or_a_folder_a_resume_starts_over_and_says_so(
+    server: Server, folder: Path, uninterrupted: Result
+) -> None:
+    ended = server.run(RESUME, folder, signal_at=STEP, signal="SIGKILL")
+    ended.check(137)
+    assert "there is no checkpoint to resume, so the run starts over" in ended.err
+    ended = server.run(RESUME, folder).check()
+    assert "there is no checkpoint to resume, so the run starts over" in ended.err
+    assert result_of(folder / "out") == uninterrupted
+
+
+def test_a_finished_run_says_so_and_prints_its_figures_again(server: Server, folder: Path) -> None:
+    run = [*RUN, "--max-steps", "6"]
+    first = server.run([*run, "--json"], folder).check()
+    before = result_of(folder / "out")
+    again = server.run([*run, "--json", "--resume"], folder).check()
+    assert "this run is finished" in again.err
+    assert json.loads(again.out) == json.loads(first.out)
+    assert server.run([*run, "--resume"], folder).check().out == "out\n"
+    assert result_of(folder / "out") == before
+
+
+def test_a_run_that_did_not_end_is_neither_replaced_nor_taken_up_by_chance(server: Server, folder: Path) -> None:
+    stop_after(server, folder, 4).check(143)
+    ended = server.run(RUN, folder).check(2)
+    assert "--resume" in ended.err and "--overwrite" in ended.err and "-o" in ended.err
+    assert find_checkpoints(folder / "out")[0].name == "step-000004"
+    ended = server.run([*RUN, "--resume", "--overwrite"], folder).check(2)
+    assert "exclude each other" in ended.err
+
+
+CHANGED = {
+    "--learning-rate": ("0.003", "0.004"),
+    "--batch-size": ("4", "5"),
+    "--seed": ("3", "4"),
+    "--threads": ("1", "2"),
+    "--dropout": ("0.1", "0.2"),
+    "--optimizer": ("muon", "adamw"),
+    "--epochs": ("4", "5"),
+}
+
+
+def with_option(option: str, value: str) -> list[str]:
+    run = list(RESUME)
+    run[run.index(option) + 1] = value
+    return run
+
+
+def test_other_settings_are_refused_each_with_its_old_and_new_value(server: Server, folder: Path) -> None:
+    stop_after(server, folder, 4).check(143)
+    for option, (old, new) in CHANGED.items():
+        ended = server.run(with_option(option, new), folder).check(4)
+        assert f"{option}: {old} -> {new}" in ended.err
+        assert "--allow-changes" in ended.err
+    both = with_option("--seed", "4")
+    both[both.index("--threads") + 1] = "2"
+    ended = server.run(both, folder).check(4)
+    assert "--seed: 3 -> 4; --threads: 1 -> 2" in ended.err
+    (folder / "other").symlink_to(folder / "tiny")
+    ended = server.run(with_option("--base", "./other"), folder).check(4)
+    assert "--base: ./tiny -> ./other" in ended.err
+    server.run([*RESUME, "--max-time", "1h", "--sample", "Hello"], folder).check()
+
+
+@pytest.mark.parametrize("name", ["train", "valid"])
+def test_one_changed_byte_in_the_data_is_refused_unless_allowed_and_then_recorded(
+    server: Server, folder: Path, name: str
+) -> None:
+    stop_after(server, folder, 4).check(143)
+    path = folder / f"{name}.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"a", b"b", 1))
+    ended = server.run(RESUME, folder).check(4)
+    assert re.search(rf"{name.upper()}: \d+ conversations, SHA-256 \w+ -> \d+ conversations, SHA-256 \w+", ended.err)
+    ended = server.run([*RESUME, "--allow-changes"], folder).check()
+    assert f"changed: {name.upper()}: " in ended.err
+    [changes] = json.loads((folder / "out" / "convmodel.json").read_text())["changes"]
+    assert changes["step"] == 4 and changes["changes"][0].startswith(name.upper())
+
+
+def test_an_allowed_change_of_the_optimizer_starts_its_averages_afresh(server: Server, folder: Path) -> None:
+    stop_after(server, folder, 4).check(143)
+    ended = server.run([*with_option("--optimizer", "adamw"), "--allow-changes"], folder).check()
+    assert "its averages start afresh" in ended.err
+
+
+def test_losses_of_other_validation_data_are_not_compared_with_those_before(server: Server, folder: Path) -> None:
+    """The first evaluation on the new data is the best so far, whatever the old one was."""
+    stop_after(server, folder, 40).check(143)
+    hard = [["xyzzy plugh", "qux quux corge"]] * 10
+    (folder / "valid.jsonl").write_text("".join(json.dumps(turns) + "\n" for turns in hard))
+    server.run([*RESUME, "--allow-changes", "--epochs", "5"], folder).check()
+    record = json.loads((folder / "out" / "convmodel.json").read_text())
+    assert record["best"]["step"] > 40
+
+
+def test_a_second_run_on_an_output_is_kept_out_and_a_dead_one_is_not_in_the_way(
+    server: Server, folder: Path, uninterrupted: Result
+) -> None:
+    first = server.start(RUN, folder)
+    wait_for(folder / "out" / "checkpoints", first)
+    second = server.run(RESUME, folder).check(7)
+    assert f"out: in use by another run, process {first.pid}" in second.err
+    first.kill()
+    first.wait()
+    server.run(RESUME, folder).check()
+    assert result_of(folder / "out") == uninterrupted
+
+
+def wait_for(path: Path, child: Child) -> None:
+    while not path.exists() and Path(f"/proc/{child.pid}").exists():
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(
+    server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path, kills: int
+) -> None:
+    random_numbers = random.Random(kills)
+    killed = 0
+    for number in range(kills):
+        folder = copy_workshop(workshop, tmp_path / f"w{number}")
+        child = server.start(RUN, folder)
+        time.sleep(random_numbers.uniform(0.02, 0.8))
+        child.kill()
+        killed += child.wait().code == 137
+        server.run(RESUME, folder).check()
+        assert result_of(folder / "out") == uninterrupted
+    assert killed > kills / 2
+
+
+def count_changes(server: Server, folder: Path, run: list[str]) -> int:
+    log = folder / "changes"
+    server.run(run, folder, under=str(folder / "out"), log=str(log)).check()
+    changes = [line for line in log.read_text().splitlines() if not line.startswith("fsync")]
+    log.unlink()
+    return len(changes)
+
+
+def check_crash(server: Server, folder: Path, at: int, uninterrupted: Result) -> None:
+    under = str(folder / "out")
+    server.run(RUN, folder, under=under, crash_at=at).check(137)
+    if (folder / "out" / "model.safetensors").exists():
+        assert_loads(folder / "out")
+    server.run(RESUME, folder).check()
+    assert result_of(folder / "out") == uninterrupted
+
+
+def test_a_crash_at_a_change_of_the_file_system_loses_nothing(
+    server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path
+) -> None:
+    """At every change of the start, and at a few of those that come again at each evaluation."""
+    changes = count_changes(server, copy_workshop(workshop, tmp_path / "counted"), RUN)
+    places = random.Random(0).sample(range(1, changes + 1), 6)
+    for at in places:
+        check_crash(server, copy_workshop(workshop, tmp_path / f"w{at}"), at, uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_crash_at_every_change_of_the_file_system_loses_nothing(
+    server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path
+) -> None:
+    changes = count_changes(server, copy_workshop(workshop, tmp_path / "counted"), RUN)
+    assert changes > 100
+    for at in range(1, changes + 1):
+        check_crash(server, copy_workshop(workshop, tmp_path / f"w{at}"), at, uninterrupted)
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_three_crashes_in_a_row_one_of_them_while_resuming_lose_nothing(
+    server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path, rounds: int
+) -> None:
+    random_numbers = random.Random(rounds)
+    for number in range(rounds):
+        folder = copy_workshop(workshop, tmp_path / f"w{number}")
+        under = str(folder / "out")
+        server.run(RUN, folder, under=under, crash_at=random_numbers.randint(40, 90)).check(137)
+        server.run(RESUME, folder, under=under, crash_at=random_numbers.randint(1, 8)).check(137)
+        server.run(RESUME, folder, under=under, crash_at=random_numbers.randint(9, 25)).check(137)
+        server.run(RESUME, folder).check()
+        assert result_of(folder / "out") == uninterrupted
+
+
+def test_a_crash_while_a_run_is_replaced_leaves_a_folder_that_can_be_used_again(
+    server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path
+) -> None:
+    for at in (1, 4, 6, 12, 20):
+        folder = copy_workshop(workshop, tmp_path / f"w{at}")
+        server.run([*RUN, "--max-steps", "5"], folder).check()
+        server.run([*RUN, "--overwrite"], folder, under=str(folder / "out"), crash_at=at).check(137)
+        server.run([*RUN, "--overwrite"], folder).check()
+        assert result_of(folder / "out") == uninterrupted
+
+
+def test_neither_hashing_nor_folder_nor_locale_changes_a_run(
+    workshop: Path, uninterrupted: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONHASHSEED", "77")
+    monkeypatch.setenv("LC_ALL", "C")
+    elsewhere = Server()
+    folder = copy_workshop(workshop, tmp_path / "another folder, ünlike the other")
+    ended = elsewhere.run(RUN, folder).check()
+    elsewhere.close()
+    assert ended.out == "out\n"
+    assert result_of(folder / "out") == uninterrupted
+
+
+@pytest.mark.parametrize("keep", ["1", "3"])
+def test_the_folder_is_the_best_model_at_every_moment(
+    server: Server, workshop: Path, tmp_path: Path, keep: str
+) -> None:
+    """The metric gets better, then worse: killed after each step, the weights are those whose loss the file names."""
+    run = [*RUN, "--keep", keep, "--learning-rate", "0.05", "--eval-every", "2", "--patience", "0", "--clip", "0"]
+    losses = []
+    folder = copy_workshop(workshop, tmp_path / "w")
+    for steps in range(3, 24, 4):
+        server.run([*run, "--resume"], folder, signal_at=STEP, signal="SIGTERM", nth=4).check(143)
+        record = json.loads((folder / "out" / "convmodel.json").read_text())["best"]
+        arguments = ["eval", "valid.jsonl", "-m", "out", "--json", "--threads", "1", "--max-length", "64"]
+        measured = json.loads(server.run(arguments, folder).check().out)
+        assert measured["loss"] == pytest.approx(record["loss"], rel=1e-9)
+        losses.append(record["step"])
+        assert steps
+    assert losses == sorted(losses)

@@ -1,0 +1,139 @@
+"""Being asked to stop: at once before there is anything to lose, after a checkpoint from then on."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from convmodel_cli.errors import Stopped
+from convmodel_cli.signals import StopRequest
+from convmodel_cli.workflows.checkpoints import find_checkpoints
+from harness import RUN, Result, Server, assert_loads, copy_workshop, result_of
+
+CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
+RESUME = [*RUN, "--resume"]
+GO_ON = "go on with: convmodel " + " ".join(RUN) + " --resume"
+
+# phase -> (function that is called in it, its nth call, whether there is something to save)
+PHASES = {
+    "reading the data": ("convmodel_cli.workflows.data:read_conversations", 1, False),
+    "loading the base": ("convmodel_cli.model.checkpoint:load_model", 1, False),
+    "tokenising": ("convmodel_cli.data.encoding:Vocabulary.encode", 1, False),
+    "first evaluation": ("convmodel_cli.model.evaluation:target_losses", 1, False),
+    "first step": ("convmodel_cli.model.training:accumulate_gradients", 1, True),
+    "in a step": ("convmodel_cli.model.training:target_losses", 13, True),
+    "evaluation": ("convmodel_cli.model.evaluation:target_losses", 3, True),
+    "in a save": ("convmodel_cli.workflows.checkpoints:commit_folder", 2, True),
+    "swapping the best": ("convmodel_cli.model.checkpoint:save_file", 3, True),
+    "last figures": ("convmodel_cli.workflows.run:conclude", 1, True),
+}
+
+
+@pytest.fixture
+def folder(workshop: Path, tmp_path: Path) -> Path:
+    return copy_workshop(workshop, tmp_path / "w")
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_signal_in_any_phase_ends_the_run_with_its_code_and_nothing_is_lost(
+    server: Server, folder: Path, uninterrupted: Result, phase: str
+) -> None:
+    name = list(CODES)[list(PHASES).index(phase) % 3]
+    place, nth, begun = PHASES[phase]
+    ended = server.run(RUN, folder, signal_at=place, signal=name, nth=nth).check(CODES[name])
+    assert ended.out == ""
+    if begun:
+        assert f"stopped: by {name} after step " in ended.err and GO_ON in ended.err
+        assert_loads(folder / "out")
+        assert find_checkpoints(folder / "out")
+    else:
+        assert not find_checkpoints(folder / "out")
+    server.run(RESUME, folder).check()
+    assert result_of(folder / "out") == uninterrupted
+
+
+@pytest.mark.parametrize(("name", "code"), CODES.items())
+def test_a_signal_while_the_program_is_being_imported_ends_it_at_once(name: str, code: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "convmodel_cli", "fit", "--help"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    with process.stderr:
+        for line in process.stderr:
+            if "typer" in line:
+                process.send_signal(getattr(signal, name))
+                break
+        rest = process.stderr.read()
+    assert process.wait() == code
+    assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize("moments", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("name", "code"), CODES.items())
+def test_a_signal_at_a_random_moment_is_obeyed_and_the_run_goes_on_to_the_same_bits(
+    server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path, name: str, code: int, moments: int
+) -> None:
+    random_numbers = random.Random(code)
+    for moment in range(moments):
+        folder = copy_workshop(workshop, tmp_path / f"w{moment}")
+        child = server.start(RUN, folder)
+        time.sleep(random_numbers.uniform(0.1, 0.6))
+        child.kill(name)
+        ended = child.wait()
+        assert ended.code in (code, 0)  # it may have been done already
+        if find_checkpoints(folder / "out") and ended.code:
+            assert GO_ON in ended.err
+        server.run(RESUME, folder).check()
+        assert result_of(folder / "out") == uninterrupted
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_keeps_the_checkpoint_before(
+    server: Server, folder: Path, uninterrupted: Result
+) -> None:
+    """The step in which both come is never finished."""
+    twice = "convmodel_cli.model.training:target_losses"
+    child = server.start(RUN, folder, signal_at=twice, signal="SIGSTOP", nth=17)
+    while "T (stopped)" not in Path(f"/proc/{child.pid}/status").read_text():
+        time.sleep(0.005)
+    child.kill("SIGINT")
+    child.kill("SIGCONT")
+    time.sleep(0.002)
+    child.kill("SIGINT")
+    ended = child.wait()
+    assert ended.code == 130
+    newest = find_checkpoints(folder / "out")[0]
+    assert newest.name in ("step-000015", "step-000016", "step-000017")
+    server.run(RESUME, folder).check()
+    assert result_of(folder / "out") == uninterrupted
+
+
+def test_a_request_waits_for_check_once_it_is_held_and_a_second_ctrl_c_does_not() -> None:
+    request = StopRequest()
+    said = []
+    request.announce = lambda: said.append("stopping")
+    with pytest.raises(SystemExit) as left:
+        request._handle(signal.SIGTERM, None)
+    assert left.value.code == 143
+    with pytest.raises(KeyboardInterrupt):
+        request._handle(signal.SIGINT, None)
+    request.check()
+    request.hold()
+    request._handle(signal.SIGUSR1, None)
+    assert said == ["stopping"]
+    with pytest.raises(Stopped, match="SIGUSR1") as stopped:
+        request.check()
+    assert stopped.value.exit_code == 75
+    request._handle(signal.SIGTERM, None)  # the first one counts
+    with pytest.raises(Stopped, match="SIGUSR1"):
+        request.check()
+    with pytest.raises(KeyboardInterrupt):
+        request._handle(signal.SIGINT, None)
+    request.release()
+    request.check()
