@@ -16,6 +16,7 @@ from convmodel_cli.workflows.data import SAMPLE_SHOWN, FitData, check_learned, n
 from convmodel_cli.workflows.improve import RunEvent, RunState, conclude, improve
 from convmodel_cli.workflows.journal import journal
 from convmodel_cli.workflows.plan import RunPlan, make_plan, resolved_settings
+from convmodel_cli.workflows.report import reported
 from convmodel_cli.workflows.run_folder import (
     EVENTS,
     check_model,
@@ -78,7 +79,7 @@ def fit(
     if data.test:
         write_test_file(folder, data.test)
     events = run_in_folder(model, plan, compute, record, folder, started, len(data.train), len(data.valid))
-    yield from journal(events, folder / EVENTS)
+    yield from reported(journal(events, folder / EVENTS), folder)
 
 
 def check_base(base: str, output: str) -> None:

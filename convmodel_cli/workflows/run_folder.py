@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 RECORD = "convmodel.json"
 EVENTS = "events.jsonl"
+REPORT = "report.html"
 TEST = "test.jsonl"
 _OUR_FILES = (
     "model.safetensors",
@@ -39,7 +40,7 @@ _OUR_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
     "README.md",
-    "report.html",
+    REPORT,
     TEST,
     EVENTS,
     RECORD,
