@@ -13,6 +13,7 @@ STANDARD = __import__("sys").stdlib_module_names
 # layer -> (our layers it may import at module level, ours inside functions, third-party packages)
 ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
     "knobs": (set(), set(), set()),
+    "escaping": (set(), set(), set()),
     "settings": ({"knobs"}, set(), set()),
     "events": (set(), set(), set()),
     "errors": (set(), set(), set()),
@@ -24,10 +25,14 @@ ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
         set(),
         {"torch", "transformers", "safetensors", "tokenizers", "huggingface_hub", "numpy"},
     ),
-    "workflows": ({"data", "settings", "events", "storage", "signals", "errors"}, {"model"}, {"orjson", "jinja2"}),
+    "workflows": (
+        {"data", "settings", "events", "storage", "signals", "escaping", "errors"},
+        {"model"},
+        {"orjson", "jinja2"},
+    ),
     "api": ({"data", "settings", "events", "signals", "errors", "workflows"}, {"model"}, {"orjson", "torch"}),
     "cli": (
-        {"knobs", "settings", "events", "signals", "errors"},
+        {"knobs", "settings", "events", "signals", "escaping", "errors"},
         {"workflows", "api"},
         {"typer", "rich", "prompt_toolkit", "orjson", "yaml"},
     ),

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Convmodel
-from convmodel_cli.cli.display import duration, escaped, short_count, sparkline
+from convmodel_cli.cli.display import duration, short_count, sparkline
+from convmodel_cli.escaping import escaped
 from convmodel_cli.knobs import option_name
 from convmodel_cli.settings import (
     ChatSettings,

@@ -37,6 +37,7 @@ def test_the_wheel_holds_the_sample_and_its_types_and_finds_it(tmp_path: Path) -
         names = set(archive.namelist())
         archive.extractall(tmp_path / "installed")
     assert {f"convmodel_cli/sample_data/{name}" for name in SAMPLE} | {"convmodel_cli/py.typed"} <= names
+    assert "convmodel_cli/workflows/report.html.jinja" in names
     assert not [name for name in names if name.startswith(("tests", "sample_data"))]
     place = tmp_path / "installed"
     assert found_from(place) == (place / "convmodel_cli/sample_data/probes.jsonl").resolve()

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from convmodel_cli.cli.display import Screen, escaped, one_line
+from convmodel_cli.cli.display import Screen
 from convmodel_cli.cli.result_screens import answered_json, dropped_line
+from convmodel_cli.escaping import escaped, one_line
 from convmodel_cli.events import Answered, Dropped, Piece, Response
 
 if TYPE_CHECKING:

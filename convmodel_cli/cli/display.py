@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,26 +16,10 @@ from rich.console import Console
 from rich.text import Text
 
 from convmodel_cli.errors import ConvmodelError, DataError, Stopped, StorageError
+from convmodel_cli.escaping import escaped, json_escaped
 from convmodel_cli.settings import ScreenSettings
 
 _BAD_LINES_SHOWN = 20
-# Control characters but newline and tab, DEL, C1, line separators, bidirectional controls and lone surrogates.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def escaped(text: str) -> str:
-    """The text with everything that could steer a terminal written out, as in `\\x1b`."""
-    return _UNSAFE.sub(_written_out, text)
-
-
-def _written_out(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
-def one_line(text: str) -> str:
-    """Escaped, and newlines and tabs written out too."""
-    return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 class Screen:
@@ -74,7 +57,7 @@ class Screen:
     def result_json(self, value: dict[str, Any]) -> None:
         """One JSON object on a line, parts that are None left out; JSON readers may be terminals too."""
         present = {key: part for key, part in value.items() if part is not None}
-        self.result(_json_escaped(orjson.dumps(present).decode()))
+        self.result(json_escaped(orjson.dumps(present).decode()))
 
     def say(self, text: str, style: str = "") -> None:
         """A line about the result, unless the user wants quiet."""
@@ -98,11 +81,6 @@ class Screen:
 
     def _line(self, label: str, text: str, style: str) -> None:
         self.console.print(Text.assemble((label, style), escaped(text)), soft_wrap=not self.console.is_terminal)
-
-
-def _json_escaped(text: str) -> str:
-    """JSON writes some control characters raw; as `\\u` escapes they mean the same to a reader."""
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 def sparkline(values: Sequence[float], width: int = 48) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from convmodel_cli.cli.display import Screen, counted, duration, escaped, gigabytes, one_line, short_count, sparkline
+from convmodel_cli.cli.display import Screen, counted, duration, gigabytes, short_count, sparkline
+from convmodel_cli.escaping import escaped, one_line
 from convmodel_cli.events import (
     Checkpointed,
     Evaluated,

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from convmodel_cli.cli.display import Screen, one_line
+from convmodel_cli.cli.display import Screen
+from convmodel_cli.escaping import one_line
 from convmodel_cli.events import Answered, Dropped, Measured, Note
 
 

@@ -9,22 +9,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import ConvmodelError, ModelError, Stopped, StorageError, TrainingError
-from convmodel_cli.events import Checkpointed, Evaluated, Finished, Resumed, Saved, Started, StateReady
+from convmodel_cli.events import Checkpointed, Evaluated, Finished, Resumed, Sampled, Saved, Started, StateReady
 from convmodel_cli.settings import RunSettings
 from convmodel_cli.signals import StopRequest
 from convmodel_cli.storage import need_space, storing
 from convmodel_cli.workflows.checkpoints import find_checkpoints, remove_checkpoints, save_checkpoint
+from convmodel_cli.workflows.history import History
 from convmodel_cli.workflows.improve import RunEvent, conclude, improve
 from convmodel_cli.workflows.journal import Journal
 from convmodel_cli.workflows.plan import RunPlan
 from convmodel_cli.workflows.record import best_figures, read_content, write_record
+from convmodel_cli.workflows.report import write_report
 from convmodel_cli.workflows.resume import Resumption, identity
 from convmodel_cli.workflows.run_folder import (
     EVENTS,
@@ -61,6 +64,7 @@ class Run:
     where: Callable[[int], str]
     stop: StopRequest
     _journal_bytes: int = 0
+    _history: History = field(default_factory=History)
 
     def start(self, test: list[Conversation]) -> None:
         """Write all but the weights, in place of an earlier run if there is one."""
@@ -108,6 +112,7 @@ class Run:
         try:
             yield from self._train()
             yield self._finish()
+            self._report()
         except Stopped as stopped:
             self._save_before_leaving()
             raise self._with_what_is_kept(
@@ -131,6 +136,8 @@ class Run:
                     yield self._save_checkpoint()
             else:
                 yield event
+                if isinstance(event, Sampled):
+                    self._report()
 
     def _wants_checkpoint(self, ready: StateReady) -> bool:
         if ready.step == 0 or self._is_saved():
@@ -198,6 +205,9 @@ class Run:
                 remove_checkpoints(self.folder)
         return finished
 
+    def _report(self, broke_off: str = "") -> None:
+        write_report(self.folder, self._history, broke_off)
+
     def _with_lines(self, error: TrainingError) -> TrainingError:
         """The error with the lines of the data that may have to do with it."""
         if not error.conversations:
@@ -215,4 +225,6 @@ class Run:
         kept = f"{self.folder} holds {best}"
         error.hint = f"{error.hint}; {kept}" if error.hint else kept
         error.resumable = bool(find_checkpoints(self.folder))
+        with suppress(StorageError):  # the error at hand tells more
+            self._report(str(error))
         return error

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from convmodel_cli.model.language_model import LanguageModel
 
 EVENTS = "events.jsonl"
+REPORT = "report.html"
 TEST = "test.jsonl"
 _OUR_FILES = (
     "model.safetensors",
@@ -37,7 +38,7 @@ _OUR_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
     "README.md",
-    "report.html",
+    REPORT,
     TEST,
     EVENTS,
     RECORD,
