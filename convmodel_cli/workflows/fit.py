@@ -108,9 +108,9 @@ def _read_data(request: FitRequest, run: RunSettings, training: TrainingSettings
 
 
 def _already_finished(folder: Path, finished: Finished, run: RunSettings) -> Iterator[FitEvent]:
-    if not run.keep_checkpoints:
-        with storing(folder):
-            remove_checkpoints(folder)  # those that a crash at the very end left
+    with locked(folder), storing(folder):  # and so remove what a crash at the very end left
+        if not run.keep_checkpoints:
+            remove_checkpoints(folder)
     yield Note(f"{folder}: this run is finished; train it further with: convmodel fit --base {folder} -o OTHER")
     yield finished
 

@@ -1,0 +1,215 @@
+"""Steps that break: numbers that are none, and memory that runs out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import Convmodel
+from convmodel_cli.data.batching import MicroBatch, micro_batches, plan_steps
+from convmodel_cli.data.encoding import encode_conversations
+from convmodel_cli.errors import TrainingError
+from convmodel_cli.model import training
+from convmodel_cli.model.compute import Compute
+from convmodel_cli.model.language_model import LanguageModel, target_losses
+from convmodel_cli.model.training import Optimization, accumulate_gradients, build_optimizers, train
+from convmodel_cli.workflows.checkpoints import find_checkpoints
+from helpers import TINY_POSITIONS, made_up_conversations, write_conversations
+
+RUN = ["fit", "train.jsonl", "valid.jsonl", "-o", "out", "--base", "./tiny", "--precision", "fp32"]
+RUN += ["--batch-size", "4", "--epochs", "1", "--save-every", "1"]
+
+
+@pytest.fixture
+def data(tmp_path: Path, workshop: Path) -> None:
+    (tmp_path / "tiny").symlink_to(workshop / "tiny")
+    write_conversations(tmp_path / "train.jsonl", made_up_conversations(48))
+    write_conversations(tmp_path / "valid.jsonl", made_up_conversations(8, seed=1))
+
+
+def break_step(monkeypatch: pytest.MonkeyPatch, number: int, what: str, value: float) -> None:
+    """At this step put `value` into a loss of the second sequence, into a gradient, or into a weight."""
+    calls = 0
+
+    def losses(model: LanguageModel, batch: MicroBatch) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls < number:
+            return target_losses(model, batch)
+        weight = model.embedding.weight
+        if what == "weight":
+            with torch.no_grad():
+                weight[5, 5] = value
+        if what == "gradient" and calls == number:
+            weight.register_hook(lambda gradient: gradient * value)
+        result = target_losses(model, batch)
+        # In a batch of its own the sequence of row 1 of the broken step is known by its tokens.
+        if what == "loss":
+            if calls == number:
+                broken.append(batch.target_ids[batch.predict_from // batch.ids.shape[1] == 1].tolist())
+            mark = torch.tensor(
+                [value if batch.target_ids.tolist() == broken[0] or calls == number else 0.0], device=result.device
+            )
+            result = result + mark
+        return result
+
+    broken: list[list[int]] = []
+    monkeypatch.setattr(training, "target_losses", losses)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("what", ["loss", "gradient", "weight"])
+def test_a_number_that_is_none_ends_the_run_before_the_step_and_names_the_lines(
+    convmodel: Convmodel, data: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str, value: float
+) -> None:
+    break_step(monkeypatch, 7, what, value)
+    outcome = convmodel(*RUN, "--micro-batch-tokens", "100000")
+    assert outcome.code == 5
+    assert "step 7: expected finite numbers, got a loss of" in outcome.err
+    lines = outcome.err.split(", with ")[1].split("\n")[0]
+    assert lines.count("train.jsonl:") == (1 if what == "loss" else 4)
+    assert "0.000" not in lines and "go on with: convmodel fit" in outcome.err
+    newest = find_checkpoints(tmp_path / "out")[0]
+    assert newest.name == "step-000006"
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert all(bool(torch.isfinite(tensor).all()) for tensor in load_file(newest / name).values())
+    journal = [json.loads(line) for line in (tmp_path / "out" / "events.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in journal if line["event"] == "Stepped"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_weights_that_break_in_the_step_itself_are_not_saved(
+    convmodel: Convmodel, data: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = torch.optim.AdamW.step
+    steps = 0
+
+    def step(self: Any, *arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        result = real(self, *arguments)
+        if steps == 7:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0][3, 3] = float("inf")
+        return result
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    outcome = convmodel(*RUN)
+    assert outcome.code == 5
+    assert "step 7: expected finite weights, got others in transformer.wte.weight" in outcome.err
+    assert find_checkpoints(tmp_path / "out")[0].name == "step-000006"
+
+
+def run_out_of_memory(monkeypatch: pytest.MonkeyPatch, beyond_rows: int, error: Exception) -> list[int]:
+    """Fail for micro-batches of more rows; returns the rows of all that were tried."""
+    tried: list[int] = []
+
+    def losses(model: LanguageModel, batch: MicroBatch) -> torch.Tensor:
+        tried.append(len(batch.ids))
+        result = target_losses(model, batch)
+        if len(batch.ids) > beyond_rows:
+            raise error
+        return result
+
+    monkeypatch.setattr(training, "target_losses", losses)
+    return tried
+
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=["device", "cpu"])
+def test_out_of_memory_redoes_the_same_step_in_half_and_gives_the_same_gradients(
+    tiny: LanguageModel, compute: Compute, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    sequences = encode_conversations(made_up_conversations(12), tiny.vocabulary, TINY_POSITIONS, "all")
+    optimization = Optimization("adamw", 1e-3, "constant", 0.0, 0.0, 0.0, 2, 100_000)
+    first, second = plan_steps(12, 12, 2, 0, "on")
+    whole = micro_batches(sequences, first.sequences, first.with_types, 100_000)
+    assert [len(batch.ids) for batch in whole] == [12]
+    loss = accumulate_gradients(tiny, whole, compute)
+    expected = [parameter.grad.clone() for parameter in tiny.network.parameters() if parameter.grad is not None]
+    tiny.network.zero_grad()
+    seen: list[list[torch.Tensor]] = []
+
+    def look(*arguments: Any) -> torch.Tensor:
+        seen.append([parameter.grad.clone() for parameter in tiny.network.parameters() if parameter.grad is not None])
+        return torch.tensor(1.0)
+
+    tried = run_out_of_memory(monkeypatch, 2, error)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", look)
+    steps = train(tiny, build_optimizers(tiny, optimization), [first, second], sequences, optimization, compute)
+    done = next(steps)
+    assert tried[0] == 12 and max(tried[-6:]) <= 2 and sum(tried[-6:]) <= 12
+    assert done.loss == pytest.approx(loss, rel=1e-6)
+    for gradient, wanted in zip(seen[0], expected, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-6)
+    before = len(tried)
+    again = next(steps)
+    assert max(tried[before:]) <= 2  # the smaller budget stays
+    assert again.micro_batch_tokens == done.micro_batch_tokens < 100_000
+
+
+def test_out_of_memory_at_one_sequence_is_an_error_with_advice(
+    tiny: LanguageModel, compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = encode_conversations(made_up_conversations(4), tiny.vocabulary, TINY_POSITIONS, "all")
+    optimization = Optimization("adamw", 1e-3, "constant", 0.0, 0.0, 0.0, 1, 100_000)
+    run_out_of_memory(monkeypatch, 0, ERRORS[0])
+    with pytest.raises(TrainingError, match="step 1: out of memory with a single sequence of") as caught:
+        list(
+            train(
+                tiny,
+                build_optimizers(tiny, optimization),
+                plan_steps(4, 4, 1, 0, "on"),
+                sequences,
+                optimization,
+                compute,
+            )
+        )
+    assert caught.value.exit_code == 5 and "--max-length" in caught.value.hint
+
+
+def test_a_run_says_that_memory_ran_out_and_goes_on(
+    convmodel: Convmodel, data: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run_out_of_memory(monkeypatch, 2, ERRORS[0])
+    outcome = convmodel(*RUN, "--keep-checkpoints")
+    assert outcome.code == 0
+    assert "out of memory: from now on micro-batches of at most" in outcome.err
+    state = json.loads((find_checkpoints(tmp_path / "out")[0] / "state.json").read_text())
+    assert 0 < state["progress"]["micro_batch_tokens"] < 200
+
+
+def test_any_other_failure_of_a_step_stays_what_it_is(
+    tiny: LanguageModel, compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = encode_conversations(made_up_conversations(4), tiny.vocabulary, TINY_POSITIONS, "all")
+    optimization = Optimization("adamw", 1e-3, "constant", 0.0, 0.0, 0.0, 1, 100_000)
+    run_out_of_memory(monkeypatch, 0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        list(
+            train(
+                tiny,
+                build_optimizers(tiny, optimization),
+                plan_steps(4, 4, 1, 0, "on"),
+                sequences,
+                optimization,
+                compute,
+            )
+        )
+
+
+def test_deterministic_forbids_operations_that_are_not(convmodel: Convmodel, data: None) -> None:
+    try:
+        assert convmodel(*RUN, "--deterministic").code == 0
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
