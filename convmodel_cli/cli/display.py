@@ -77,7 +77,11 @@ class Screen:
             label = "stopped: " if isinstance(error, Stopped) else "error: "
             self._line(label, str(error), "bold red")
         if error.hint:
-            self._line("hint: ", error.hint, "cyan")
+            self.advise("hint", error.hint)
+
+    def advise(self, label: str, text: str) -> None:
+        """What to do, also when the user wants quiet."""
+        self._line(f"{label}: ", text, "cyan")
 
     def _line(self, label: str, text: str, style: str) -> None:
         self.console.print(Text.assemble((label, style), escaped(text)), soft_wrap=not self.console.is_terminal)

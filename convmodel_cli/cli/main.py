@@ -69,9 +69,10 @@ def _from_typer(error: Any) -> UsageError:
 def _fail(error: ConvmodelError, arguments: list[str]) -> int:
     if sys.stderr is None:
         return error.exit_code
+    screen = Screen(_screen_settings(arguments))
+    screen.error(error)
     if error.resumable:
-        error.hint += f"; go on with: {_resume_command(arguments)}"
-    Screen(_screen_settings(arguments)).error(error)
+        screen.advise("go on with", _resume_command(arguments))
     return error.exit_code
 
 
