@@ -6,6 +6,7 @@ Times are seconds, losses are nats per target token, learning rates are those of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,44 @@ class Started:
     batch_size: int
     micro_batch_tokens: int
     learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """How many sequences have from `lowest` to `highest` tokens."""
+
+    lowest: int
+    highest: int
+    sequences: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenShown:
+    """A token of an encoded conversation: its text and id, its type, and whether it is learned."""
+
+    text: str
+    id: int
+    type: int
+    target: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a run would do. `files`, `duplicates`, `overlap` are the reports of the data, `first` the first sequence.
+
+    `cut_conversations` have more than one window; `memory_bytes` is an estimate of the most that is used at once.
+    """
+
+    run: Started
+    files: tuple[Any, ...]
+    test_conversations: int
+    duplicates: tuple[Any, ...]
+    overlap: tuple[Any, ...]
+    valid_sequences: int
+    cut_conversations: int
+    lengths: tuple[Bin, ...]
+    first: tuple[TokenShown, ...]
+    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,9 @@ class RunSettings:
     )
     save_every: int | None = knob(None, "Steps between checkpoints.", at_least=1, shown_default="at each evaluation")
     keep: int = knob(2, "Checkpoints to keep while the run goes on.", at_least=1)
+    dry_run: bool = knob(
+        False, "Check the data, show what a run would do, and leave; writes nothing.", flags=("--dry-run",)
+    )
     keep_checkpoints: bool = knob(
         False, "Leave the checkpoints in OUTPUT when the run is done.", flags=("--keep-checkpoints",)
     )

@@ -112,12 +112,17 @@ def fit(
     The data is one conversation a line: \\["Hello", "Hi there"]. The only line on stdout is the model's path.
     """
     from convmodel_cli.cli.display import Screen
+    from convmodel_cli.cli.dry_run_screen import show_dry_run
     from convmodel_cli.cli.fit_screen import show_fit
+    from convmodel_cli.workflows.dry_run import dry_run
     from convmodel_cli.workflows.fit import FitRequest
     from convmodel_cli.workflows.fit import fit as run_fit
 
     request = FitRequest(_files(train, more_train), _files(valid, more_valid), base, output)
     drawn = Screen(screen)
+    if run.dry_run:
+        show_dry_run(dry_run(request, run, training, compute), drawn)
+        return
     stop_request.announce = lambda: drawn.say("stopping as soon as this step is done; Ctrl-C leaves at once", "yellow")
     show_fit(run_fit(request, run, training, compute, stop_request), drawn)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -30,12 +30,17 @@ class Screen:
         on_terminal = sys.stderr is not None and sys.stderr.isatty()
         dumb = os.environ.get("TERM") == "dumb" or bool(os.environ.get("CI"))
         self.animated = on_terminal and not dumb and not settings.no_progress and not settings.quiet
-        colored = settings.color == "always" or (
-            settings.color == "auto" and on_terminal and not dumb and "NO_COLOR" not in os.environ
+        self._dumb = dumb
+        self.console = self._console(sys.stderr, self.animated)
+
+    def _console(self, stream: Any, animated: bool) -> Console:
+        on_terminal = stream is not None and stream.isatty()
+        colored = self.settings.color == "always" or (
+            self.settings.color == "auto" and on_terminal and not self._dumb and "NO_COLOR" not in os.environ
         )
-        self.console = Console(
-            stderr=True,
-            force_terminal=self.animated or colored,
+        return Console(
+            file=stream,
+            force_terminal=animated or colored,
             no_color=not colored,
             highlight=False,
             markup=False,
@@ -46,6 +51,17 @@ class Screen:
     def result(self, text: str) -> None:
         """A line of the result."""
         self.write(text + "\n")
+
+    def result_lines(self, lines: Iterable[Text]) -> None:
+        """Lines of the result that may have colour; what is in them is escaped already."""
+        console = self._console(sys.stdout, animated=False)
+        for line in lines:
+            console.print(line, soft_wrap=True)
+
+    @property
+    def result_width(self) -> int:
+        """Characters in a line of stdout."""
+        return self._console(sys.stdout, animated=False).width
 
     def write(self, text: str) -> None:
         """A part of a line of the result, visible at once."""

@@ -12,7 +12,7 @@ from transformers.masking_utils import sdpa_mask
 
 _NAME = "convmodel"
 # The fused kernel's backward pass on CPUs is 2 to 20 times slower than plain products up to about this length.
-_LONGEST_PLAIN = 512
+LONGEST_PLAIN = 512
 
 
 def use_fast_attention(network: PreTrainedModel) -> None:
@@ -40,7 +40,7 @@ def _attend(
         and attention_mask is None
         and dropout == 0.0
         and query.shape == key.shape
-        and query.shape[2] <= _LONGEST_PLAIN
+        and query.shape[2] <= LONGEST_PLAIN
     )
     if plain:
         return _attend_plainly(query, key, value, scaling or query.shape[-1] ** -0.5), None

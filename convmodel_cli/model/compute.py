@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -17,6 +18,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from torch import Tensor
 
 from convmodel_cli.errors import UsageError
+from convmodel_cli.model.attention import LONGEST_PLAIN
 from convmodel_cli.settings import ComputeSettings
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
@@ -130,6 +132,19 @@ def _make_deterministic() -> None:
     """Let torch refuse every operation whose result may differ from run to run, and choose slower ones instead."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with a fixed workspace
     torch.use_deterministic_algorithms(True)
+
+
+def activation_bytes(config: Any, rows: int, tokens: int, compute: Compute) -> int:
+    """About the memory of a micro-batch of `rows` sequences of `tokens`: what the backward pass needs, and the logits.
+
+    Per token and layer 17 times the width and, where attention is by plain products, 2.5 times heads x tokens values
+    (Korthikanti et al. 2022, without dropout); three fp32 copies of the logits.
+    """
+    layers, width, heads = config.num_hidden_layers, config.hidden_size, config.num_attention_heads
+    size = 4 if compute.precision == "fp32" else 3  # autocast keeps some of them in fp32
+    scores = 2.5 * heads * tokens if compute.device.type == "cpu" and tokens <= LONGEST_PLAIN else 0
+    per_token = layers * size * (17 * width + scores) + 12 * config.vocab_size
+    return round(rows * tokens * per_token)
 
 
 def memory_bytes(device: torch.device) -> int:

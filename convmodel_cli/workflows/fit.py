@@ -59,7 +59,7 @@ def fit(
         yield from _already_finished(folder, finished, run)
         return
     check_base(request.base, request.output)
-    data = yield from _read_data(request, run, training)
+    data = yield from read_data(request, run, training)
     checkpoint, notes = find_checkpoint(folder) if run.resume else (None, [])
     yield from notes
 
@@ -67,8 +67,8 @@ def fit(
 
     compute = set_up(machine, for_training=True, deterministic=training.deterministic)
     model = load_base(request.base, data, training, compute.seed) if checkpoint is None else load_run(folder)
-    known_context = _known_context(request.base if checkpoint is None else request.output)
-    plan = make_plan(model, request.base, data.train, data.valid, training, compute, known_context)
+    context = known_context(request.base if checkpoint is None else request.output)
+    plan = make_plan(model, request.base, data.train, data.valid, training, compute, context)
     yield from _notes_on_settings(request.base, model, training)
     record = run_record(request.base, data, plan, training, compute, model)
     resumption = None if checkpoint is None else compare(checkpoint, record, run.allow_changes)
@@ -98,7 +98,7 @@ def fit(
             yield from going.go(Resumed(going.state.step, path, resumption.changes, description))
 
 
-def _read_data(request: FitRequest, run: RunSettings, training: TrainingSettings) -> Generator[Note, None, FitData]:
+def read_data(request: FitRequest, run: RunSettings, training: TrainingSettings) -> Generator[Note, None, FitData]:
     """Read and check all data, and say what the user should know of it."""
     data = read_fit_data(request.train, request.valid, run.split, run.skip_bad)
     check_learned(data, training.learn)
@@ -115,7 +115,7 @@ def _already_finished(folder: Path, finished: Finished, run: RunSettings) -> Ite
     yield finished
 
 
-def _known_context(base: str) -> int | None:
+def known_context(base: str) -> int | None:
     """How many positions the model has learned already, None for all of them."""
     return 0 if base in NEW_BASES else read_record(base).max_context
 

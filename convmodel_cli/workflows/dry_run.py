@@ -1,0 +1,92 @@
+"""fit --dry-run: everything that a run would decide, and nothing of it done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from convmodel_cli.data.encoding import Sequences
+from convmodel_cli.events import Bin, Note, Planned, TokenShown
+from convmodel_cli.settings import ComputeSettings, RunSettings, TrainingSettings
+from convmodel_cli.workflows.fit import FitRequest, check_base, describe_run, known_context, load_base, read_data
+from convmodel_cli.workflows.plan import RunPlan, make_plan
+from convmodel_cli.workflows.run_folder import check_output
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from convmodel_cli.model.compute import Compute
+    from convmodel_cli.model.language_model import LanguageModel
+
+_BINS = 8
+
+
+def dry_run(
+    request: FitRequest, run: RunSettings, training: TrainingSettings, machine: ComputeSettings
+) -> Iterator[Note | Planned]:
+    """Check the data and plan the run; writes nothing."""
+    check_output(request.output, run)
+    check_base(request.base, request.output)
+    data = yield from read_data(request, run, training)
+
+    from convmodel_cli.model.compute import set_up
+
+    compute = set_up(machine, for_training=True)
+    model = load_base(request.base, data, training, compute.seed)
+    plan = make_plan(model, request.base, data.train, data.valid, training, compute, known_context(request.base))
+    duplicates, overlap = data.repeats
+    yield Planned(
+        files=data.files,
+        test_conversations=len(data.test),
+        duplicates=tuple(duplicates),
+        overlap=tuple(overlap),
+        run=describe_run(model, plan, compute, request.output, len(data.train), len(data.valid)),
+        valid_sequences=0 if plan.valid is None else len(plan.valid),
+        cut_conversations=_count_cut(plan.train),
+        lengths=tuple(_histogram(plan.train.lengths)),
+        first=tuple(_first_tokens(model, plan.train)),
+        memory_bytes=_memory(model, plan, compute),
+    )
+
+
+def _count_cut(sequences: Sequences) -> int:
+    """Conversations of which there is more than one window."""
+    import numpy as np
+
+    _, windows = np.unique(sequences.conversations, return_counts=True)
+    return int((windows > 1).sum())
+
+
+def _histogram(lengths: NDArray[np.int64]) -> Iterator[Bin]:
+    """Sequences by their tokens, in bins that double."""
+    upper = int(lengths.max())
+    limits: list[int] = []
+    while len(limits) < _BINS and upper > 0:
+        limits.append(upper)
+        upper //= 2
+    lower = 0
+    for limit in reversed(limits):
+        yield Bin(lower + 1, limit, int(((lengths > lower) & (lengths <= limit)).sum()))
+        lower = limit
+
+
+def _first_tokens(model: LanguageModel, sequences: Sequences) -> Iterator[TokenShown]:
+    first = sequences[0]
+    for place, token in enumerate(first.ids.tolist()):
+        text = "<sep>" if token == model.sep_id else str(model.tokenizer.decode([token]))
+        yield TokenShown(text, token, int(first.types[place]), bool(first.targets[place]))
+
+
+def _memory(model: LanguageModel, plan: RunPlan, compute: Compute) -> int:
+    """About how many bytes the run needs at once."""
+    from convmodel_cli.model.compute import activation_bytes, memory_bytes
+    from convmodel_cli.model.training import build_optimizers
+    from convmodel_cli.model.training_state import training_state_bytes
+
+    state = training_state_bytes(model, build_optimizers(model, plan.optimization))  # weights and optimizers
+    gradients = 4 * model.num_parameters
+    longest = int(plan.train.lengths.max())
+    rows = max(1, min(plan.batch_size, plan.optimization.micro_batch_tokens // longest))
+    activations = activation_bytes(model.network.config, rows, longest, compute)
+    return memory_bytes(compute.device) + state + gradients + activations
