@@ -7,11 +7,13 @@ import random
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from convmodel_cli.workflows.checkpoints import find_checkpoints
 from harness import RUN, STEPS, Child, Ended, Result, Server, assert_loads, copy_workshop, result_of
+from helpers import made_up_conversations, write_conversations
 
 STEP = "convmodel_cli.model.training:accumulate_gradients"
 RESUME = [*RUN, "--resume"]
@@ -256,20 +258,36 @@ def test_neither_hashing_nor_folder_nor_locale_changes_a_run(
     assert result_of(folder / "out") == uninterrupted
 
 
-@pytest.mark.parametrize("keep", ["1", "3"])
-def test_the_folder_is_the_best_model_at_every_moment(
-    server: Server, workshop: Path, tmp_path: Path, keep: str
-) -> None:
-    """The metric gets better, then worse: killed after each step, the weights are those whose loss the file names."""
-    run = [*RUN, "--keep", keep, "--learning-rate", "0.05", "--eval-every", "2", "--patience", "0", "--clip", "0"]
-    losses = []
-    folder = copy_workshop(workshop, tmp_path / "w")
-    for steps in range(3, 24, 4):
-        server.run([*run, "--resume"], folder, signal_at=STEP, signal="SIGTERM", nth=4).check(143)
+WORSENS = ["fit", "few.jsonl", "valid.jsonl", "--base", "./tiny", "-o", "out", "--precision", "fp32", "--threads", "1"]
+WORSENS += ["--learning-rate", "0.01", "--optimizer", "muon", "--schedule", "constant", "--warmup", "0"]
+WORSENS += ["--batch-size", "4", "--eval-every", "2", "--epochs", "16", "--patience", "0", "--keep-checkpoints"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "stops"),
+    [("1", 5)] + [pytest.param(keep, 2, marks=pytest.mark.slow) for keep in "123"],
+)
+def test_the_folder_is_the_best_model_at_every_moment(server: Server, folder: Path, keep: str, stops: int) -> None:
+    """The loss gets better twice and then worse six times; stopped on the way, the folder has what the record says."""
+    write_conversations(folder / "few.jsonl", made_up_conversations(4, seed=9))
+    best = []
+    for done in [*range(stops, 16, stops), 16]:
+        options = [*WORSENS, "--keep", keep, "--resume"]
+        ended = server.run(options, folder, signal_at=STEP, signal="SIGTERM", nth=stops)
+        assert ended.code == (143 if done % stops == 0 else 0)
         record = json.loads((folder / "out" / "convmodel.json").read_text())["best"]
-        arguments = ["eval", "valid.jsonl", "-m", "out", "--json", "--threads", "1", "--max-length", "64"]
+        arguments = ["eval", "valid.jsonl", "-m", "out", "--json", "--threads", "1"]
         measured = json.loads(server.run(arguments, folder).check().out)
         assert measured["loss"] == pytest.approx(record["loss"], rel=1e-9)
-        losses.append(record["step"])
-        assert steps
-    assert losses == sorted(losses)
+        best.append(record["step"])
+    # A run that is stopped after a step evaluates that step when it goes on.
+    assert best[:-1] == [min(4, (step - 1) // 2 * 2) for step in range(stops, 16, stops)]
+    assert best[-1] == 4
+    server.run([*WORSENS, "--keep", keep, "--resume"], folder).check()
+    losses = [line["valid_loss"] for line in journal_of(folder) if line["event"] == "Evaluated"]
+    assert losses.index(min(losses)) == 2 and losses[2:] == sorted(losses[2:])
+    assert len(find_checkpoints(folder / "out")) == int(keep)
+
+
+def journal_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "out" / "events.jsonl").read_text().splitlines()]
