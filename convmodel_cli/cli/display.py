@@ -19,7 +19,7 @@ from rich.text import Text
 from convmodel_cli.errors import ConvmodelError, DataError, Stopped, StorageError
 from convmodel_cli.settings import ScreenSettings
 
-_BAD_LINES_SHOWN = 20
+BAD_LINES_SHOWN = 20
 # Control characters but newline and tab, DEL, C1, line separators, bidirectional controls and lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -85,7 +85,7 @@ class Screen:
     def error(self, error: ConvmodelError) -> None:
         """What went wrong and what to do; bad lines first, then their count."""
         problems = error.problems if isinstance(error, DataError) else ()
-        shown = problems if self.settings.verbose else problems[:_BAD_LINES_SHOWN]
+        shown = problems if self.settings.verbose else problems[:BAD_LINES_SHOWN]
         for problem in shown:
             self._line("error: ", problem, "bold red")
         if len(problems) > len(shown):

@@ -9,7 +9,17 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from convmodel_cli.cli.display import Screen, counted, duration, escaped, gigabytes, one_line, short_count, sparkline
+from convmodel_cli.cli.display import (
+    BAD_LINES_SHOWN,
+    Screen,
+    counted,
+    duration,
+    escaped,
+    gigabytes,
+    one_line,
+    short_count,
+    sparkline,
+)
 from convmodel_cli.events import Evaluated, EvaluationStepped, Finished, Note, Sampled, Saved, Started, Stepped
 
 _MOST_LINES = 60
@@ -51,7 +61,7 @@ class _Drawing:
     def draw(self, event: Any) -> None:
         match event:
             case Note():
-                self._screen.say(event.text, "yellow" if event.warning else "dim")
+                self._note(event)
             case Started():
                 self._start(event)
             case Stepped():
@@ -66,6 +76,15 @@ class _Drawing:
                 self._screen.say(f"saved the weights of step {event.step} in {event.path}", "dim")
             case Finished():
                 self._finish(event)
+
+    def _note(self, event: Note) -> None:
+        style = "yellow" if event.warning else "dim"
+        self._screen.say(event.text, style)
+        shown = event.items if self._screen.settings.verbose else event.items[:BAD_LINES_SHOWN]
+        for item in shown:
+            self._screen.say(item, style)
+        if len(event.items) > len(shown):
+            self._screen.say(f"... and {len(event.items) - len(shown):,} more (-v lists all)", style)
 
     def _start(self, event: Started) -> None:
         self._last = event.steps

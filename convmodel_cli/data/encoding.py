@@ -21,10 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convmodel_cli.data.formats import Conversation
+from convmodel_cli.data.spool import Spool
 from convmodel_cli.data.windows import Part, cut_into_windows
 from convmodel_cli.errors import DataError
 
 _CONVERSATIONS_PER_CALL = 1000
+_FLAGS = (b"\0", b"\1")
 
 
 class TextEncoder(Protocol):
@@ -68,7 +70,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """All sequences of a data set, one after the other in flat arrays.
+    """All sequences of a data set, one after the other in flat arrays; the first three may be read from a file.
 
     Sequence i is `ids[starts[i]:starts[i + 1]]`, likewise `types` and `targets`. `conversations[i]` is the number of
     the conversation it comes from, `num_bytes[i]` the UTF-8 bytes of what is learned in it.
@@ -116,7 +118,7 @@ def encode_conversations(
     conversations: Iterable[Conversation], vocabulary: Vocabulary, max_length: int, learn: str
 ) -> Sequences:
     """Encode and cut into windows of at most `max_length` tokens; sequences without targets are left out."""
-    builder = _Builder()
+    builder = _Builder(vocabulary.sep_id)
     remaining = iter(conversations)
     number = 0
     while chunk := list(islice(remaining, _CONVERSATIONS_PER_CALL)):
@@ -127,7 +129,7 @@ def encode_conversations(
             head = [vocabulary.sep_id, *_persona_ids(conversation, vocabulary, max_length)]
             for window in cut_into_windows(_parts(conversation, turn_ids, learn), len(head), max_length):
                 if any(part.learned for part in window):
-                    builder.add(number, head, window, vocabulary.sep_id)
+                    builder.add(number, head, window)
             number += 1
     return builder.finish()
 
@@ -157,37 +159,39 @@ def _parts(conversation: Conversation, turn_ids: list[list[int]], learn: str) ->
 
 
 class _Builder:
-    """Collects windows into flat arrays."""
+    """Collects windows into flat arrays, which many of them leave the memory for a temporary file."""
 
-    def __init__(self) -> None:
-        self._ids = array("i")
-        self._types = bytearray()
-        self._targets = bytearray()
+    def __init__(self, sep_id: int) -> None:
+        self._sep_id = sep_id
+        self._ids, self._types, self._targets = Spool(), Spool(), Spool()
         self._starts = array("q", [0])
         self._conversations = array("q")
         self._num_bytes = array("q")
 
-    def add(self, conversation: int, head: list[int], window: list[Part], sep_id: int) -> None:
-        first_speaker = window[0].index % 2
-        self._extend(head, [first_speaker] * len(head), learned=False)
+    def add(self, conversation: int, head: list[int], window: list[Part]) -> None:
+        ids = array("i", head)
+        types = bytearray(_FLAGS[window[0].index % 2] * len(head))
+        targets = bytearray(len(head))
         for part in window:
             speaker = part.index % 2
-            closing = [sep_id] if part.closed else []
-            self._extend(part.ids + closing, [speaker] * len(part.ids) + [1 - speaker] * len(closing), part.learned)
-        self._starts.append(len(self._ids))
+            ids.fromlist(part.ids)
+            types += _FLAGS[speaker] * len(part.ids)
+            if part.closed:
+                ids.append(self._sep_id)
+                types.append(1 - speaker)
+            targets += _FLAGS[part.learned] * part.size
+        self._ids.append(memoryview(ids).cast("B"))
+        self._types.append(types)
+        self._targets.append(targets)
+        self._starts.append(self._starts[-1] + len(ids))
         self._conversations.append(conversation)
         self._num_bytes.append(sum(part.num_bytes for part in window))
 
-    def _extend(self, ids: list[int], types: list[int], learned: bool) -> None:
-        self._ids.extend(ids)
-        self._types.extend(types)
-        self._targets.extend([learned] * len(ids))
-
     def finish(self) -> Sequences:
         return Sequences(
-            ids=np.array(self._ids, np.int32),
-            types=np.array(self._types, np.uint8),
-            targets=np.array(self._targets, np.bool_),
+            ids=self._ids.as_array(np.int32),
+            types=self._types.as_array(np.uint8),
+            targets=self._targets.as_array(np.bool_),
             starts=np.array(self._starts, np.int64),
             conversations=np.array(self._conversations, np.int64),
             num_bytes=np.array(self._num_bytes, np.int64),

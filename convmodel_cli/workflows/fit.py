@@ -76,7 +76,7 @@ def fit(
     write_model_files(model, folder)
     write_record(folder, record)
     if data.test:
-        write_test_file(folder, data.test)
+        write_test_file(folder, list(data.test))
     events = run_in_folder(model, plan, compute, record, folder, started, len(data.train), len(data.valid))
     yield from journal(events, folder / EVENTS)
 
