@@ -39,7 +39,7 @@ def parse_json(line: bytes) -> Any:
 def _check_keys(text: str) -> None:
     """Refuse an object that has a key twice, of which parsers silently keep the last."""
     try:
-        json.loads(text, object_pairs_hook=_without_duplicates)
+        _STRICT.decode(text)
     except RecursionError:
         raise BadRecord("expected a conversation, got brackets nested too deep") from None
 
@@ -51,6 +51,9 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise BadRecord(f'expected each key once, got "{twice}" twice')
     return record
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_without_duplicates)
 
 
 def read_json_array(stream: IO[bytes], counts: Counts) -> Iterator[tuple[int, Any]]:
@@ -95,7 +98,6 @@ class _Text:
         self._stream = stream
         self._counts = counts
         self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
-        self._json = json.JSONDecoder(object_pairs_hook=_without_duplicates)
         self._text = ""
         self._at = 0
         self._ended = False
@@ -118,7 +120,7 @@ class _Text:
         while True:
             fault = ""
             try:
-                value, end = self._json.raw_decode(self._text, self._at)
+                value, end = _STRICT.raw_decode(self._text, self._at)
                 if end < len(self._text) or self._ended:  # else it may be the beginning of a longer one
                     self._pass(end)
                     return value

@@ -8,9 +8,10 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ class Spool:
 
     def __init__(self) -> None:
         self._memory = bytearray()  # everything, or what is not in the file yet
-        self._file: Any = None
+        self._file: int | None = None  # its descriptor
         self._in_file = 0
         self._ahead, self._ahead_from = b"", 0
 
@@ -44,12 +45,12 @@ class Spool:
             self._write_out()
 
     def read(self, start: int, end: int) -> bytes | bytearray:
-        if start >= self._in_file:
+        if self._file is None or start >= self._in_file:
             return self._memory[start - self._in_file : end - self._in_file]
         if end > self._in_file:
             self._write_out()
         if not self._ahead_from <= start <= end <= self._ahead_from + len(self._ahead):
-            self._ahead = os.pread(self._file.fileno(), max(_BLOCK_BYTES, end - start), start)
+            self._ahead = os.pread(self._file, max(_BLOCK_BYTES, end - start), start)
             self._ahead_from = start
         return self._ahead[start - self._ahead_from : end - self._ahead_from]
 
@@ -58,17 +59,22 @@ class Spool:
         if self._file is None:
             return np.frombuffer(self._memory, dtype)
         self._write_out()
-        return np.frombuffer(mmap.mmap(self._file.fileno(), self._in_file, access=mmap.ACCESS_READ), dtype)
+        return np.frombuffer(mmap.mmap(self._file, self._in_file, access=mmap.ACCESS_READ), dtype)
 
     def _write_out(self) -> None:
         with _storing(), memoryview(self._memory) as data:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  closed with the spool
+            self._file = self._open() if self._file is None else self._file
             done = 0
             while done < len(data):
-                done += self._file.write(data[done:])
+                done += os.write(self._file, data[done:])
         self._in_file += done
         self._memory.clear()
+
+    def _open(self) -> int:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            descriptor = os.dup(file.fileno())
+        weakref.finalize(self, os.close, descriptor)
+        return descriptor
 
 
 @contextmanager
