@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from transformers import AutoTokenizer, GPT2Tokenizer
@@ -13,7 +12,6 @@ from transformers import AutoTokenizer, GPT2Tokenizer
 from convmodel_cli import ConversationTokenizer
 from convmodel_cli.data.encoding import (
     Sequences,
-    Vocabulary,
     encode_context,
     encode_conversations,
     learned_turns,
@@ -22,23 +20,13 @@ from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import DataError
 from convmodel_cli.model.checkpoint import save_everything_but_weights
 from convmodel_cli.model.language_model import LanguageModel
-from helpers import made_up_conversations
+from helpers import BYTES, made_up_conversations
 
 SEED_TABLE = {
     "input_ids": [50256, 15496, 50256, 2437, 389, 345, 50256],
     "token_type_ids": [0, 0, 1, 1, 1, 1, 0],
     "attention_mask": [1, 1, 1, 1, 1, 1, 1],
 }
-
-
-class BytesTokenizer:
-    """One id for each byte, from 1."""
-
-    def __call__(self, text: list[str], **_: Any) -> dict[str, list[list[int]]]:
-        return {"input_ids": [[1 + byte for byte in turn.encode()] for turn in text]}
-
-
-BYTES = Vocabulary(BytesTokenizer(), sep_id=0)
 
 
 def filler_gpt2_tokenizer() -> GPT2Tokenizer:
@@ -160,6 +148,23 @@ def test_windows_train_every_target_once_in_order(max_length: int, learn: str, p
         assert sequences.num_bytes.sum() == sum(
             len(turn) for turn, is_learned in zip(conversation.turns, learned, strict=True) if is_learned
         )
+
+
+@pytest.mark.parametrize("excess", [1, 9 * 40])
+def test_a_conversation_beyond_the_context_keeps_every_target_and_every_closing_sep(excess: int) -> None:
+    turns = ("abcdefghi",) * ((40 + excess - 3) // 10)
+    turns = (*turns, "x" * (40 + excess - 10 * len(turns) - 2))  # with all seps, `40 + excess` tokens
+    whole = sequences_of(turns, 1000)
+    assert whole.lengths.tolist() == [40 + excess]
+    assert len(sequences_of(turns, 40 + excess)) == 1
+    windows = sequences_of(turns, 40)
+    assert len(windows) == (2 if excess == 1 else 19)
+    assert windows.ids[windows.targets].tolist() == whole.ids[whole.targets].tolist()
+    assert windows.conversations.tolist() == [0] * len(windows)
+    for index in range(len(windows)):
+        assert windows[index].targets.any() and windows[index].targets[-1]
+        assert windows[index].ids[-1] == 0
+    assert windows.num_targets == sum(len(turn) + 1 for turn in turns)
 
 
 def test_windows_show_earlier_turns_again_up_to_half_a_window() -> None:

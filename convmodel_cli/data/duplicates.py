@@ -58,8 +58,11 @@ def find_overlap(train: Iterable[Conversation], valid: Iterable[Conversation]) -
 
 def _stand_twice(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which keys are not the only ones of their kind."""
-    _, kind, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    return np.asarray(counts[kind] > 1)
+    ordered = np.sort(keys)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(repeated) == 0:
+        return np.zeros(len(keys), np.bool_)
+    return np.asarray(repeated.take(np.searchsorted(repeated, keys), mode="clip") == keys)
 
 
 def _first_alike(conversation: Conversation, among: Conversations, candidates: list[int]) -> Conversation | None:

@@ -122,7 +122,8 @@ def _read_text(stream: IO[bytes], counts: Counts) -> Records:
             yield number, error
             continue
         if text.strip():
-            first, size = (first, size + len(line)) if turns else (number, len(line))
+            first, size = (first, size) if turns else (number, 0)
+            size += len(line) + 1
             turns.append(text)
             if size > lines.MAX_LINE_BYTES:
                 yield first, too_long()

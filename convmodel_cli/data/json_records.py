@@ -121,7 +121,8 @@ class _Text:
             fault = ""
             try:
                 value, end = _STRICT.raw_decode(self._text, self._at)
-                if end < len(self._text) or self._ended:  # else it may be the beginning of a longer one
+                # `-3` may be the beginning of `-3.5` or `-3e+5`.
+                if self._ended or not isinstance(value, int | float) or end + 3 <= len(self._text):
                     self._pass(end)
                     return value
             except json.JSONDecodeError as error:

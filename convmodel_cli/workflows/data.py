@@ -116,8 +116,7 @@ def _read(conversations: Conversations, path: str, skip_bad: bool, notes: list[N
     report, problems = read_good_into(conversations, path)
     if problems:
         found = f"{report.rejected:,} bad skipped, {report.accepted:,} good, {report.blank:,} blank"
-        skipped = tuple(f"skipped: {problem}" for problem in problems)
-        notes.append(Note(f"{report.file}: {found}", warning=True, items=skipped))
+        notes.append(Note(f"{report.file}: {found}", warning=True, items=tuple(problems)))
     return report
 
 
