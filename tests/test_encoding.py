@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer, GPT2Tokenizer
 
 from convmodel_cli import ConversationTokenizer
+from convmodel_cli.data.context import encode_context
 from convmodel_cli.data.encoding import (
     Sequences,
-    encode_context,
+    Vocabulary,
     encode_conversations,
     learned_turns,
 )
@@ -20,7 +22,7 @@ from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import DataError
 from convmodel_cli.model.checkpoint import save_everything_but_weights
 from convmodel_cli.model.language_model import LanguageModel
-from helpers import BYTES, made_up_conversations
+from helpers import BYTES, BytesTokenizer, made_up_conversations
 
 SEED_TABLE = {
     "input_ids": [50256, 15496, 50256, 2437, 389, 345, 50256],
@@ -89,6 +91,36 @@ def test_text_never_becomes_a_control_token(tiny: LanguageModel) -> None:
         else:
             parts[-1].append(token)
     assert [tiny.tokenizer.decode(part) for part in parts[:-1]] == list(turns)
+
+
+def test_the_fast_way_to_ids_gives_those_of_the_tokenizer_whatever_it_was_used_for_before(tiny: LanguageModel) -> None:
+    texts = [
+        "",
+        " a ",
+        "日本語 🙂\n\n",
+        f"x{tiny.tokenizer.eos_token}y",
+        *made_up_conversations(5)[0].turns,
+        "long " * 99,
+    ]
+    expected = tiny.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    tiny.tokenizer(texts, padding=True, truncation=True, max_length=3)
+    assert tiny.vocabulary.encode(texts) == expected
+
+
+def test_a_large_conversation_does_not_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    class Counting(BytesTokenizer):
+        def __call__(self, text: list[str], **options: Any) -> dict[str, list[list[int]]]:
+            calls.append(len(text))
+            return super().__call__(text, **options)
+
+    conversations = [Conversation(("a", "b" * size), persona="p") for size in (1, 50, 1, 1, 60, 1)]
+    whole = encode_conversations(conversations, BYTES, 100, "all")
+    monkeypatch.setattr("convmodel_cli.data.encoding._CHARACTERS_PER_CALL", 40)
+    parts = encode_conversations(conversations, Vocabulary(Counting(), 0), 100, "all")
+    assert calls == [6, 9, 3]
+    assert parts.ids.tolist() == whole.ids.tolist() and parts.conversations.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(

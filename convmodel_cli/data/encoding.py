@@ -12,7 +12,7 @@ A learned turn's targets are its tokens and the sep that closes it. `<sep>` stan
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -26,6 +26,7 @@ from convmodel_cli.data.windows import Part, cut_into_windows
 from convmodel_cli.errors import DataError
 
 _CONVERSATIONS_PER_CALL = 1000
+_CHARACTERS_PER_CALL = 2**20
 _FLAGS = (b"\0", b"\1")
 
 
@@ -56,7 +57,7 @@ class Vocabulary:
 
     def encode_persona(self, persona: str) -> list[int]:
         """The ids that stand in front of the first turn of every window: the persona and a newline."""
-        return self.encode([persona.strip() + "\n"])[0] if persona.strip() else []
+        return self.encode([persona_text(persona)])[0] if persona.strip() else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +120,14 @@ def encode_conversations(
 ) -> Sequences:
     """Encode and cut into windows of at most `max_length` tokens; sequences without targets are left out."""
     builder = _Builder(vocabulary.sep_id)
-    remaining = iter(conversations)
     number = 0
-    while chunk := list(islice(remaining, _CONVERSATIONS_PER_CALL)):
-        texts = [turn for conversation in chunk for turn in turns_to_encode(conversation.turns, conversation.persona)]
-        encoded = iter(vocabulary.encode(texts))
+    for chunk in _chunks(conversations):
+        encoded = iter(vocabulary.encode([text for conversation in chunk for text in _texts(conversation)]))
         for conversation in chunk:
+            persona_ids = next(encoded) if conversation.persona.strip() else []
+            _check_persona(conversation, persona_ids, max_length)
+            head = [vocabulary.sep_id, *persona_ids]
             turn_ids = list(islice(encoded, len(conversation.turns)))
-            head = [vocabulary.sep_id, *_persona_ids(conversation, vocabulary, max_length)]
             for window in cut_into_windows(_parts(conversation, turn_ids, learn), len(head), max_length):
                 if any(part.learned for part in window):
                     builder.add(number, head, window)
@@ -134,20 +135,42 @@ def encode_conversations(
     return builder.finish()
 
 
+def _chunks(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
+    """As many at once as the tokenizer is fast with, however long they are."""
+    chunk: list[Conversation] = []
+    size = 0
+    for conversation in conversations:
+        chunk.append(conversation)
+        size += sum(map(len, conversation.turns))
+        if len(chunk) == _CONVERSATIONS_PER_CALL or size > _CHARACTERS_PER_CALL:
+            yield chunk
+            chunk, size = [], 0
+    yield chunk
+
+
+def _texts(conversation: Conversation) -> list[str]:
+    """The persona, if there is one, and the turns."""
+    persona = [persona_text(conversation.persona)] if conversation.persona.strip() else []
+    return [*persona, *turns_to_encode(conversation.turns, conversation.persona)]
+
+
+def persona_text(persona: str) -> str:
+    """What stands in front of the first turn."""
+    return persona.strip() + "\n"
+
+
 def turns_to_encode(turns: Sequence[str], persona: str) -> Sequence[str]:
     """The turns as they are encoded: behind a persona, white space before the first would melt into the newline."""
     return (turns[0].lstrip(), *turns[1:]) if persona.strip() else turns
 
 
-def _persona_ids(conversation: Conversation, vocabulary: Vocabulary, max_length: int) -> list[int]:
-    ids = vocabulary.encode_persona(conversation.persona)
+def _check_persona(conversation: Conversation, ids: list[int], max_length: int) -> None:
     if ids and 2 * (len(ids) + 1) > max_length:
         raise DataError(
             f"{conversation.where}: expected a persona of less than half a window of {max_length} tokens, "
             f"got {len(ids)} tokens",
             "shorten it, or raise --max-length if the model's context allows it",
         )
-    return ids
 
 
 def _parts(conversation: Conversation, turn_ids: list[list[int]], learn: str) -> list[Part]:
@@ -196,40 +219,3 @@ class _Builder:
             conversations=np.array(self._conversations, np.int64),
             num_bytes=np.array(self._num_bytes, np.int64),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class ShownContext:
-    """What the model is shown; `dropped_turns` of the oldest turns and `cut_tokens` of the newest one are not."""
-
-    ids: list[int]
-    types: list[int]
-    dropped_turns: int
-    cut_tokens: int
-
-
-def encode_context(turns: Sequence[Sequence[int]], persona: Sequence[int], sep_id: int, room: int) -> ShownContext:
-    """The newest turns that fit into `room` tokens.
-
-    The result is a prefix of the training encoding: it ends with the sep before the response. The oldest pairs of
-    turns are dropped, so that each speaker keeps its token type; if the newest turn alone does not fit, its end is
-    kept.
-    """
-    start = 0
-    while _context_size(turns[start:], persona) > room and start + 2 < len(turns):
-        start += 2
-    if _context_size(turns[start:], persona) > room and start + 1 < len(turns):
-        start += 1
-    kept = [list(turn) for turn in turns[start:]]
-    excess = max(0, _context_size(kept, persona) - room)
-    kept[0] = kept[0][excess:]
-    ids = [sep_id, *persona]
-    types = [start % 2] * len(ids)
-    for index, turn in enumerate(kept, start):
-        ids += [*turn, sep_id]
-        types += [index % 2] * len(turn) + [1 - index % 2]
-    return ShownContext(ids, types, start, excess)
-
-
-def _context_size(turns: Sequence[Sequence[int]], persona: Sequence[int]) -> int:
-    return 1 + len(persona) + sum(len(turn) + 1 for turn in turns)
