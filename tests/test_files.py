@@ -384,6 +384,29 @@ def test_a_data_set_of_the_hub_is_streamed(hub: dict[str, Any]) -> None:
     assert hub["asked"] == [("owner/name", "train"), ("owner/name", "validation")]
 
 
+def test_a_folder_in_place_of_a_data_set_is_streamed_by_the_real_library_before_torch(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    write_jsonl(tmp_path / "train.jsonl", [{"messages": messages(*pair), "persona": None} for pair in PAIRS] + [{}])
+    script = (
+        "import sys; from convmodel_cli.data import columns; columns._check_reachable = lambda *_: None; "
+        "from convmodel_cli.cli.main import run; code = run(sys.argv[1:]); "
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    name = f"hf:{tmp_path}"
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", script, "fit", name],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith(f"error: {name}:21: expected a list of turns or an object with"), done.stderr
+    assert "\r" not in done.stderr
+
+
 def test_a_data_set_that_the_hub_does_not_give_exits_4(
     convmodel: Convmodel, hub: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,8 +5,6 @@ A column is a key of the record; a column without a value in a row is a key that
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
@@ -64,6 +62,8 @@ def _open_hub(path: str, name: str, split: str) -> Iterator[Mapping[str, Any]]:
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     _check_reachable(path, datasets.config.HF_ENDPOINT)
+    with_torch = datasets.config.TORCH_AVAILABLE
+    datasets.config.TORCH_AVAILABLE = False  # else it imports torch, for a counter that its workers would share
     try:
         return iter(datasets.load_dataset(name, split=split, streaming=True))
     except datasets.exceptions.DatasetNotFoundError:
@@ -72,10 +72,15 @@ def _open_hub(path: str, name: str, split: str) -> Iterator[Mapping[str, Any]]:
         raise _unreachable(path, error) from None
     except Exception as error:  # a split or configuration that is not there, data that it cannot read
         raise ModelError(f"{path}: cannot be read: {_first_line(error)}") from error
+    finally:
+        datasets.config.TORCH_AVAILABLE = with_torch
 
 
 def _check_reachable(path: str, endpoint: str) -> None:
     """Ask once and briefly: the library asks five times, for half a minute, before it gives up."""
+    import urllib.error  # slow to import, and seldom needed
+    import urllib.request
+
     try:
         urllib.request.urlopen(endpoint, timeout=_PATIENCE_SECONDS).close()
     except urllib.error.HTTPError:
