@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convmodel_cli.data.encoding import Vocabulary, encode_context, turns_to_encode
-from convmodel_cli.data.formats import BadRecord, Conversation, parse_record
+from convmodel_cli.data.context import encode_context
+from convmodel_cli.data.encoding import Vocabulary, turns_to_encode
+from convmodel_cli.data.formats import BadRecord, parse_record
+from convmodel_cli.data.store import Conversations
 from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.events import Evaluated
 from convmodel_cli.settings import NEW_BASES, ComputeSettings, TrainingSettings
@@ -152,7 +154,7 @@ class ConversationModel:
 
         training = _training_settings(settings)
         train = _conversations(train_iterator, "train_iterator")
-        valid = [] if valid_iterator is None else _conversations(valid_iterator, "valid_iterator")
+        valid = Conversations() if valid_iterator is None else _conversations(valid_iterator, "valid_iterator")
         plan = make_plan(self._model, self._run.base, train, valid, training, self._compute, self._run.max_context)
         optimizers = prepare_training(self._model, plan, self._compute)
         best = copy_of_weights(self.hf_model)
@@ -230,8 +232,8 @@ def _training_settings(settings: dict[str, Any]) -> TrainingSettings:
     return TrainingSettings(**settings)
 
 
-def _conversations(examples: Iterable[ConversationExample], name: str) -> list[Conversation]:
-    checked = []
+def _conversations(examples: Iterable[ConversationExample], name: str) -> Conversations:
+    checked = Conversations()
     for number, example in enumerate(examples, 1):
         record: dict[str, Any] = {"turns": example.conversation}
         if example.learn is not None:

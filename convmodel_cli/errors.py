@@ -14,6 +14,8 @@ A message reads *where: what is wrong, got what*; the hint says what to do. Ever
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 BUG_EXIT_CODE = 1
 
 
@@ -45,7 +47,7 @@ class DataError(ConvmodelError):
 
     exit_code = 3
 
-    def __init__(self, message: str, hint: str = "", problems: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, hint: str = "", problems: Sequence[str] = ()) -> None:
         super().__init__(message, hint)
         self.problems = problems
 

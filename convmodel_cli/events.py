@@ -11,10 +11,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something the user should know; `warning` if it may be a mistake."""
+    """Something the user should know; `warning` if it may be a mistake.
+
+    `items` are what it speaks of, one by one; a screen may show the first of them.
+    """
 
     text: str
     warning: bool = False
+    items: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,24 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 
+from convmodel_cli.data.encoding import Vocabulary
 from convmodel_cli.data.formats import Conversation
 
 TINY_POSITIONS = 64
+
+
+class BytesTokenizer:
+    """One id for each byte, from 1."""
+
+    def __call__(self, text: list[str], **_: Any) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[1 + byte for byte in turn.encode()] for turn in text]}
+
+
+BYTES = Vocabulary(BytesTokenizer(), sep_id=0)
 
 
 def made_up_conversations(count: int, longest_turn: int = 6, seed: int = 0) -> list[Conversation]:

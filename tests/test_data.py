@@ -254,7 +254,7 @@ def test_hold_out_is_exact_independent_of_order_and_keeps_copies_together() -> N
     conversations = made_up_conversations(100)
     doubled = conversations + conversations[:10]
     train, valid, test = hold_out(doubled, (0.8, 0.1, 0.1))
-    assert sorted(item.turns for item in train + valid + test) == sorted(item.turns for item in doubled)
+    assert sorted(item.turns for item in [*train, *valid, *test]) == sorted(item.turns for item in doubled)
     turns = [{item.turns for item in part} for part in (train, valid, test)]
     assert [len(part) for part in turns] == [80, 10, 10]
     assert not turns[0] & turns[1] and not turns[0] & turns[2] and not turns[1] & turns[2]

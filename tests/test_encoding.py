@@ -11,10 +11,10 @@ import pytest
 from transformers import AutoTokenizer, GPT2Tokenizer
 
 from convmodel_cli import ConversationTokenizer
+from convmodel_cli.data.context import encode_context
 from convmodel_cli.data.encoding import (
     Sequences,
     Vocabulary,
-    encode_context,
     encode_conversations,
     learned_turns,
 )
@@ -22,23 +22,13 @@ from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import DataError
 from convmodel_cli.model.checkpoint import save_everything_but_weights
 from convmodel_cli.model.language_model import LanguageModel
-from helpers import made_up_conversations
+from helpers import BYTES, BytesTokenizer, made_up_conversations
 
 SEED_TABLE = {
     "input_ids": [50256, 15496, 50256, 2437, 389, 345, 50256],
     "token_type_ids": [0, 0, 1, 1, 1, 1, 0],
     "attention_mask": [1, 1, 1, 1, 1, 1, 1],
 }
-
-
-class BytesTokenizer:
-    """One id for each byte, from 1."""
-
-    def __call__(self, text: list[str], **_: Any) -> dict[str, list[list[int]]]:
-        return {"input_ids": [[1 + byte for byte in turn.encode()] for turn in text]}
-
-
-BYTES = Vocabulary(BytesTokenizer(), sep_id=0)
 
 
 def filler_gpt2_tokenizer() -> GPT2Tokenizer:
@@ -103,6 +93,36 @@ def test_text_never_becomes_a_control_token(tiny: LanguageModel) -> None:
     assert [tiny.tokenizer.decode(part) for part in parts[:-1]] == list(turns)
 
 
+def test_the_fast_way_to_ids_gives_those_of_the_tokenizer_whatever_it_was_used_for_before(tiny: LanguageModel) -> None:
+    texts = [
+        "",
+        " a ",
+        "日本語 🙂\n\n",
+        f"x{tiny.tokenizer.eos_token}y",
+        *made_up_conversations(5)[0].turns,
+        "long " * 99,
+    ]
+    expected = tiny.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    tiny.tokenizer(texts, padding=True, truncation=True, max_length=3)
+    assert tiny.vocabulary.encode(texts) == expected
+
+
+def test_a_large_conversation_does_not_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    class Counting(BytesTokenizer):
+        def __call__(self, text: list[str], **options: Any) -> dict[str, list[list[int]]]:
+            calls.append(len(text))
+            return super().__call__(text, **options)
+
+    conversations = [Conversation(("a", "b" * size), persona="p") for size in (1, 50, 1, 1, 60, 1)]
+    whole = encode_conversations(conversations, BYTES, 100, "all")
+    monkeypatch.setattr("convmodel_cli.data.encoding._CHARACTERS_PER_CALL", 40)
+    parts = encode_conversations(conversations, Vocabulary(Counting(), 0), 100, "all")
+    assert calls == [6, 9, 3]
+    assert parts.ids.tolist() == whole.ids.tolist() and parts.conversations.tolist() == [0, 1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize(
     ("learn", "assistant", "expected"),
     [
@@ -160,6 +180,23 @@ def test_windows_train_every_target_once_in_order(max_length: int, learn: str, p
         assert sequences.num_bytes.sum() == sum(
             len(turn) for turn, is_learned in zip(conversation.turns, learned, strict=True) if is_learned
         )
+
+
+@pytest.mark.parametrize("excess", [1, 9 * 40])
+def test_a_conversation_beyond_the_context_keeps_every_target_and_every_closing_sep(excess: int) -> None:
+    turns = ("abcdefghi",) * ((40 + excess - 3) // 10)
+    turns = (*turns, "x" * (40 + excess - 10 * len(turns) - 2))  # with all seps, `40 + excess` tokens
+    whole = sequences_of(turns, 1000)
+    assert whole.lengths.tolist() == [40 + excess]
+    assert len(sequences_of(turns, 40 + excess)) == 1
+    windows = sequences_of(turns, 40)
+    assert len(windows) == (2 if excess == 1 else 19)
+    assert windows.ids[windows.targets].tolist() == whole.ids[whole.targets].tolist()
+    assert windows.conversations.tolist() == [0] * len(windows)
+    for index in range(len(windows)):
+        assert windows[index].targets.any() and windows[index].targets[-1]
+        assert windows[index].ids[-1] == 0
+    assert windows.num_targets == sum(len(turn) + 1 for turn in turns)
 
 
 def test_windows_show_earlier_turns_again_up_to_half_a_window() -> None:

@@ -84,7 +84,7 @@ class Screen:
     def error(self, error: ConvmodelError) -> None:
         """What went wrong and what to do; bad lines first, then their count."""
         problems = error.problems if isinstance(error, DataError) else ()
-        shown = problems if self.settings.verbose else problems[:_BAD_LINES_SHOWN]
+        shown = problems if self.settings.verbose else problems[:BAD_LINES_SHOWN]
         for problem in shown:
             self._line("error: ", problem, "bold red")
         if len(problems) > len(shown):

@@ -23,7 +23,7 @@ def show_dry_run(events: Iterable[Any], screen: Screen) -> None:
     for event in events:
         match event:
             case Note():
-                screen.say(event.text, "yellow" if event.warning else "dim")
+                screen.note(event)
             case Planned() if screen.settings.json:
                 screen.result_json(asdict(event))
             case Planned():

@@ -63,7 +63,7 @@ class _Drawing:
     def draw(self, event: Any) -> None:
         match event:
             case Note():
-                self._screen.say(event.text, "yellow" if event.warning else "dim")
+                self._screen.note(event)
             case Started():
                 self._start(event)
             case Resumed():

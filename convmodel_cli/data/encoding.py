@@ -12,7 +12,7 @@ A learned turn's targets are its tokens and the sep that closes it. `<sep>` stan
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -21,10 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convmodel_cli.data.formats import Conversation
+from convmodel_cli.data.spool import Spool
 from convmodel_cli.data.windows import Part, cut_into_windows
 from convmodel_cli.errors import DataError
 
 _CONVERSATIONS_PER_CALL = 1000
+_CHARACTERS_PER_CALL = 2**20
+_FLAGS = (b"\0", b"\1")
 
 
 class TextEncoder(Protocol):
@@ -54,7 +57,7 @@ class Vocabulary:
 
     def encode_persona(self, persona: str) -> list[int]:
         """The ids that stand in front of the first turn of every window: the persona and a newline."""
-        return self.encode([persona.strip() + "\n"])[0] if persona.strip() else []
+        return self.encode([persona_text(persona)])[0] if persona.strip() else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """All sequences of a data set, one after the other in flat arrays.
+    """All sequences of a data set, one after the other in flat arrays; the first three may be read from a file.
 
     Sequence i is `ids[starts[i]:starts[i + 1]]`, likewise `types` and `targets`. `conversations[i]` is the number of
     the conversation it comes from, `num_bytes[i]` the UTF-8 bytes of what is learned in it.
@@ -116,20 +119,44 @@ def encode_conversations(
     conversations: Iterable[Conversation], vocabulary: Vocabulary, max_length: int, learn: str
 ) -> Sequences:
     """Encode and cut into windows of at most `max_length` tokens; sequences without targets are left out."""
-    builder = _Builder()
-    remaining = iter(conversations)
+    builder = _Builder(vocabulary.sep_id)
     number = 0
-    while chunk := list(islice(remaining, _CONVERSATIONS_PER_CALL)):
-        texts = [turn for conversation in chunk for turn in turns_to_encode(conversation.turns, conversation.persona)]
-        encoded = iter(vocabulary.encode(texts))
+    for chunk in _chunks(conversations):
+        encoded = iter(vocabulary.encode([text for conversation in chunk for text in _texts(conversation)]))
         for conversation in chunk:
+            persona_ids = next(encoded) if conversation.persona.strip() else []
+            _check_persona(conversation, persona_ids, max_length)
+            head = [vocabulary.sep_id, *persona_ids]
             turn_ids = list(islice(encoded, len(conversation.turns)))
-            head = [vocabulary.sep_id, *_persona_ids(conversation, vocabulary, max_length)]
             for window in cut_into_windows(_parts(conversation, turn_ids, learn), len(head), max_length):
                 if any(part.learned for part in window):
-                    builder.add(number, head, window, vocabulary.sep_id)
+                    builder.add(number, head, window)
             number += 1
     return builder.finish()
+
+
+def _chunks(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
+    """As many at once as the tokenizer is fast with, however long they are."""
+    chunk: list[Conversation] = []
+    size = 0
+    for conversation in conversations:
+        chunk.append(conversation)
+        size += sum(map(len, conversation.turns))
+        if len(chunk) == _CONVERSATIONS_PER_CALL or size > _CHARACTERS_PER_CALL:
+            yield chunk
+            chunk, size = [], 0
+    yield chunk
+
+
+def _texts(conversation: Conversation) -> list[str]:
+    """The persona, if there is one, and the turns."""
+    persona = [persona_text(conversation.persona)] if conversation.persona.strip() else []
+    return [*persona, *turns_to_encode(conversation.turns, conversation.persona)]
+
+
+def persona_text(persona: str) -> str:
+    """What stands in front of the first turn."""
+    return persona.strip() + "\n"
 
 
 def turns_to_encode(turns: Sequence[str], persona: str) -> Sequence[str]:
@@ -137,15 +164,13 @@ def turns_to_encode(turns: Sequence[str], persona: str) -> Sequence[str]:
     return (turns[0].lstrip(), *turns[1:]) if persona.strip() else turns
 
 
-def _persona_ids(conversation: Conversation, vocabulary: Vocabulary, max_length: int) -> list[int]:
-    ids = vocabulary.encode_persona(conversation.persona)
+def _check_persona(conversation: Conversation, ids: list[int], max_length: int) -> None:
     if ids and 2 * (len(ids) + 1) > max_length:
         raise DataError(
             f"{conversation.where}: expected a persona of less than half a window of {max_length} tokens, "
             f"got {len(ids)} tokens",
             "shorten it, or raise --max-length if the model's context allows it",
         )
-    return ids
 
 
 def _parts(conversation: Conversation, turn_ids: list[list[int]], learn: str) -> list[Part]:
@@ -157,75 +182,40 @@ def _parts(conversation: Conversation, turn_ids: list[list[int]], learn: str) ->
 
 
 class _Builder:
-    """Collects windows into flat arrays."""
+    """Collects windows into flat arrays, which many of them leave the memory for a temporary file."""
 
-    def __init__(self) -> None:
-        self._ids = array("i")
-        self._types = bytearray()
-        self._targets = bytearray()
+    def __init__(self, sep_id: int) -> None:
+        self._sep_id = sep_id
+        self._ids, self._types, self._targets = Spool(), Spool(), Spool()
         self._starts = array("q", [0])
         self._conversations = array("q")
         self._num_bytes = array("q")
 
-    def add(self, conversation: int, head: list[int], window: list[Part], sep_id: int) -> None:
-        first_speaker = window[0].index % 2
-        self._extend(head, [first_speaker] * len(head), learned=False)
+    def add(self, conversation: int, head: list[int], window: list[Part]) -> None:
+        ids = array("i", head)
+        types = bytearray(_FLAGS[window[0].index % 2] * len(head))
+        targets = bytearray(len(head))
         for part in window:
             speaker = part.index % 2
-            closing = [sep_id] if part.closed else []
-            self._extend(part.ids + closing, [speaker] * len(part.ids) + [1 - speaker] * len(closing), part.learned)
-        self._starts.append(len(self._ids))
+            ids.fromlist(part.ids)
+            types += _FLAGS[speaker] * len(part.ids)
+            if part.closed:
+                ids.append(self._sep_id)
+                types.append(1 - speaker)
+            targets += _FLAGS[part.learned] * part.size
+        self._ids.append(memoryview(ids).cast("B"))
+        self._types.append(types)
+        self._targets.append(targets)
+        self._starts.append(self._starts[-1] + len(ids))
         self._conversations.append(conversation)
         self._num_bytes.append(sum(part.num_bytes for part in window))
 
-    def _extend(self, ids: list[int], types: list[int], learned: bool) -> None:
-        self._ids.extend(ids)
-        self._types.extend(types)
-        self._targets.extend([learned] * len(ids))
-
     def finish(self) -> Sequences:
         return Sequences(
-            ids=np.array(self._ids, np.int32),
-            types=np.array(self._types, np.uint8),
-            targets=np.array(self._targets, np.bool_),
+            ids=self._ids.as_array(np.int32),
+            types=self._types.as_array(np.uint8),
+            targets=self._targets.as_array(np.bool_),
             starts=np.array(self._starts, np.int64),
             conversations=np.array(self._conversations, np.int64),
             num_bytes=np.array(self._num_bytes, np.int64),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class ShownContext:
-    """What the model is shown; `dropped_turns` of the oldest turns and `cut_tokens` of the newest one are not."""
-
-    ids: list[int]
-    types: list[int]
-    dropped_turns: int
-    cut_tokens: int
-
-
-def encode_context(turns: Sequence[Sequence[int]], persona: Sequence[int], sep_id: int, room: int) -> ShownContext:
-    """The newest turns that fit into `room` tokens.
-
-    The result is a prefix of the training encoding: it ends with the sep before the response. The oldest pairs of
-    turns are dropped, so that each speaker keeps its token type; if the newest turn alone does not fit, its end is
-    kept.
-    """
-    start = 0
-    while _context_size(turns[start:], persona) > room and start + 2 < len(turns):
-        start += 2
-    if _context_size(turns[start:], persona) > room and start + 1 < len(turns):
-        start += 1
-    kept = [list(turn) for turn in turns[start:]]
-    excess = max(0, _context_size(kept, persona) - room)
-    kept[0] = kept[0][excess:]
-    ids = [sep_id, *persona]
-    types = [start % 2] * len(ids)
-    for index, turn in enumerate(kept, start):
-        ids += [*turn, sep_id]
-        types += [index % 2] * len(turn) + [1 - index % 2]
-    return ShownContext(ids, types, start, excess)
-
-
-def _context_size(turns: Sequence[Sequence[int]], persona: Sequence[int]) -> int:
-    return 1 + len(persona) + sum(len(turn) + 1 for turn in turns)

@@ -20,8 +20,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from convmodel_cli.data.wording import describe
+
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_SHOWN_CHARACTERS = 40
+_TURNS, _SPEAKERS = "a list of turns", "a list of speakers"
 
 
 class BadRecord(ValueError):  # noqa: N818  the record is bad, the program is fine
@@ -48,37 +50,26 @@ class Conversation:
         return f"{self.file}:{self.line}" if self.file else "the conversation"
 
 
-def describe(value: Any) -> str:
-    """A JSON value in a few words, for "got ..."."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        shown = value if len(value) <= _SHOWN_CHARACTERS else value[:_SHOWN_CHARACTERS] + "…"
-        return f'the string "{shown}"'
-    if isinstance(value, int | float):
-        return f"the number {value}"
-    if isinstance(value, list):
-        return "an empty list" if not value else f"a list of {len(value)}"
-    if not value:
-        return "an empty object"
-    keys = ", ".join(f'"{key}"' for key in list(value)[:5])
-    return f"an object with {keys}" + (", …" if len(value) > 5 else "")
+def shape_of(record: Any) -> str:
+    """The shape by which `parse_record` reads a record, in words; empty if it has none."""
+    if isinstance(record, list):
+        return _SPEAKERS if record and all(isinstance(part, dict) for part in record) else _TURNS
+    keys = record if isinstance(record, dict) else ()
+    return next((f'"{key}"' for key in _SHAPES if key in keys), "")
 
 
 def parse_record(record: Any, min_turns: int) -> Conversation:
     """The conversation in one parsed record; raises BadRecord."""
-    if isinstance(record, list) and record and all(isinstance(part, dict) for part in record):
-        return _parse_said(record, "part", "speaker", "text", {}, min_turns)
     if isinstance(record, list):
-        return _conversation(record, "a list of turns", {}, min_turns)
+        if shape_of(record) == _SPEAKERS:
+            return _parse_said(record, "part", "speaker", "text", {}, min_turns)
+        return _conversation(record, _TURNS, {}, min_turns)
     if not isinstance(record, dict):
-        raise BadRecord(f"expected a list of turns, got {describe(record)}")
+        raise BadRecord(f"expected {_TURNS}, got {describe(record)}")
     for key, parse in _SHAPES.items():
         if key in record:
             return parse(record, min_turns)
-    raise BadRecord(f"expected a list of turns or an object with {_known_keys()}, got {describe(record)}")
+    raise BadRecord(f"expected {_TURNS} or an object with {_known_keys()}, got {describe(record)}")
 
 
 def _known_keys() -> str:

@@ -20,7 +20,15 @@ STDIN = "-"
 STDIN_SHOWN = "<stdin>"
 MAX_LINE_BYTES = 16 * 2**20
 BOM = b"\xef\xbb\xbf"
-_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".txt")
+_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has been seen of a file so far: its lines, and how many of them are blank."""
+
+    lines: int = 0
+    blank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +90,23 @@ def _near_files(path: str) -> str:
     return f"{where} has {', '.join(there[:8])}" if there else f"{where} has no file of conversations"
 
 
-def numbered_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes | BadRecord]]:
+def numbered_lines(stream: IO[bytes], counts: Counts) -> Iterator[tuple[int, bytes | BadRecord]]:
     """(number from 1, line without its end), blank ones too; an over-long line is skipped and reported."""
-    number = 0
     while line := stream.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        if len(line) > MAX_LINE_BYTES:
+        counts.lines += 1
+        if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
             while (rest := stream.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
                 pass
-            yield number, BadRecord(f"expected a line of at most {MAX_LINE_BYTES:,} bytes, got a longer one")
+            yield counts.lines, BadRecord(f"expected a line of at most {MAX_LINE_BYTES:,} bytes, got a longer one")
             continue
-        if number == 1:
+        if counts.lines == 1:
             line = line.removeprefix(BOM)
-        yield number, line.removesuffix(b"\n").removesuffix(b"\r")
+        yield counts.lines, line.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def too_long() -> BadRecord:
+    """A conversation of many lines that never ends must not fill the memory."""
+    return BadRecord(f"expected a conversation of at most {MAX_LINE_BYTES:,} bytes, got a longer one")
 
 
 def decode(line: bytes) -> str:

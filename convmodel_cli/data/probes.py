@@ -11,8 +11,9 @@ from typing import Any
 
 from convmodel_cli.data.conversations import collect
 from convmodel_cli.data.files import iter_parsed
-from convmodel_cli.data.formats import BadRecord, describe, parse_record
-from convmodel_cli.data.lines import Place
+from convmodel_cli.data.formats import BadRecord, parse_record
+from convmodel_cli.data.lines import Counts, Place
+from convmodel_cli.data.wording import describe
 
 _EXAMPLE = 'write each probe on one line, like {"context": ["I am Nora.", "Hi!", "My name?"], "answer": ["Nora"]}'
 
@@ -38,7 +39,7 @@ def _holds(text: str, word: str) -> bool:
 
 def read_probes(path: str) -> list[Probe]:
     """All probes of a file; raises DataError that lists every bad line."""
-    return collect(path, iter_parsed(path, _parse_probe), "probes", _EXAMPLE)
+    return collect(path, iter_parsed(path, _parse_probe, Counts()), "probes", _EXAMPLE)
 
 
 def _parse_probe(_: Place, record: Any) -> Probe:

@@ -12,17 +12,17 @@ from convmodel_cli.data.formats import BadRecord
 Records = Iterator[tuple[int, Any]]  # (line on which it begins, record or BadRecord)
 
 
-def read_csv(stream: IO[bytes]) -> Records:
-    return _read_table(stream, ",")
+def read_csv(stream: IO[bytes], counts: lines.Counts) -> Records:
+    return _read_table(stream, counts, ",")
 
 
-def read_tsv(stream: IO[bytes]) -> Records:
-    return _read_table(stream, "\t")
+def read_tsv(stream: IO[bytes], counts: lines.Counts) -> Records:
+    return _read_table(stream, counts, "\t")
 
 
-def _read_table(stream: IO[bytes], delimiter: str) -> Records:
+def _read_table(stream: IO[bytes], counts: lines.Counts, delimiter: str) -> Records:
     """Rows of `prompt,response`, or of `conversation_id,speaker,text` with the rows of a conversation together."""
-    rows = _rows(stream, delimiter)
+    rows = _rows(stream, counts, delimiter)
     try:
         _, header = next(rows)
     except StopIteration:
@@ -38,10 +38,10 @@ def _read_table(stream: IO[bytes], delimiter: str) -> Records:
         yield 1, BadRecord(f"expected the columns prompt,response or conversation_id,speaker,text, got {found}")
 
 
-def _rows(stream: IO[bytes], delimiter: str) -> Iterator[tuple[int, Any]]:
+def _rows(stream: IO[bytes], counts: lines.Counts, delimiter: str) -> Iterator[tuple[int, Any]]:
     """(line on which it begins, cells or BadRecord) for each row that is not blank."""
     csv.field_size_limit(lines.MAX_LINE_BYTES)
-    numbered = lines.numbered_lines(stream)
+    numbered = lines.numbered_lines(stream, counts)
 
     def text() -> Iterator[str]:
         for _, line in numbered:
@@ -62,6 +62,8 @@ def _rows(stream: IO[bytes], delimiter: str) -> Iterator[tuple[int, Any]]:
             return
         if any(cell.strip() for cell in row):
             yield begins, row
+        else:
+            counts.blank += 1
 
 
 def _named(row: list[str], columns: list[str]) -> Any:
@@ -72,7 +74,7 @@ def _named(row: list[str], columns: list[str]) -> Any:
 
 def _grouped(rows: Iterator[tuple[int, Any]], columns: list[str]) -> Records:
     parts: list[dict[str, str]] = []
-    current, first = "", 0
+    current, first, size = "", 0, 0
     done: set[str] = set()
     for number, row in rows:
         named = row if isinstance(row, BadRecord) else _named(row, columns)
@@ -83,10 +85,14 @@ def _grouped(rows: Iterator[tuple[int, Any]], columns: list[str]) -> Records:
             yield first, parts
             parts = []
         if not parts:
-            current, first = named["conversation_id"], number
+            current, first, size = named["conversation_id"], number, 0
             if current in done:
                 yield number, BadRecord(f"expected the rows of a conversation together, got {current!r} again")
             done.add(current)
         parts.append({"speaker": named["speaker"], "text": named["text"]})
+        size += len(named["speaker"]) + len(named["text"])
+        if size > lines.MAX_LINE_BYTES:
+            yield first, lines.too_long()
+            return
     if parts:
         yield first, parts

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from convmodel_cli.data.encoding import encode_context, turns_to_encode
+from convmodel_cli.data.context import encode_context
+from convmodel_cli.data.encoding import turns_to_encode
 from convmodel_cli.errors import UsageError
 from convmodel_cli.events import Dropped, Response
 from convmodel_cli.settings import SamplingSettings

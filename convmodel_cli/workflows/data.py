@@ -7,31 +7,34 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from convmodel_cli.data.conversations import content_key, hold_out, read_conversations, read_good_conversations
+from convmodel_cli.data.conversations import FileReport, count_different, hold_out, read_good_into, read_into
 from convmodel_cli.data.duplicates import Repeat, find_duplicates, find_overlap
 from convmodel_cli.data.encoding import learned_turns
-from convmodel_cli.data.formats import Conversation
 from convmodel_cli.data.lines import shown_name
+from convmodel_cli.data.store import Conversations
 from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.events import Note
 from convmodel_cli.settings import parse_split
 
 _HELD_OUT = 0.05
 _ENOUGH_TO_HOLD_OUT = 20
-_SKIPPED_SHOWN = 20
 _REPEATS_SHOWN = 5
 SAMPLE_SHOWN = "the packaged sample"
 
 
 @dataclass(frozen=True)
 class FitData:
-    """Conversations of a run; `valid` may be empty, `test` is what a split sets aside."""
+    """Conversations of a run; `valid` may be empty, `test` is what a split sets aside.
 
-    train: list[Conversation]
-    valid: list[Conversation]
-    test: list[Conversation]
+    `files` says what was found in each file, those of TRAIN first.
+    """
+
+    train: Conversations
+    valid: Conversations
+    test: Conversations
     sources: tuple[str, ...]
     notes: tuple[Note, ...]
+    files: tuple[FileReport, ...]
 
     @cached_property
     def repeats(self) -> tuple[list[Repeat], list[Repeat]]:
@@ -60,22 +63,26 @@ def read_fit_data(train: tuple[str, ...], valid: tuple[str, ...], split: str | N
         notes.append(Note("no TRAIN given: training on the packaged sample conversations"))
     if split and valid:
         raise UsageError("--split and VALID exclude each other", "drop one of them")
-    conversations = [conversation for path in train for conversation in _read(path, skip_bad, notes)]
-    held = [conversation for path in valid for conversation in _read(path, skip_bad, notes)]
+    conversations, held = Conversations(), Conversations()
+    files = tuple(_read(conversations, path, skip_bad, notes) for path in train)
+    files += tuple(_read(held, path, skip_bad, notes) for path in valid)
+    test = Conversations()
     if split:
-        return _split(conversations, split, sources, notes)
-    different = len({content_key(conversation) for conversation in conversations})
-    if not held and different >= _ENOUGH_TO_HOLD_OUT:
-        conversations, held = hold_out(conversations, (1 - _HELD_OUT, _HELD_OUT))
-        notes.append(Note(f"no VALID given: {len(held)} of {len(conversations) + len(held)} conversations held out"))
-    elif not held:
-        notes.append(
-            Note(
-                f"fewer than {_ENOUGH_TO_HOLD_OUT} different conversations and no VALID: the best is by training loss",
-                True,
-            )
-        )
-    return FitData(conversations, held, [], sources, tuple(notes))
+        conversations, held, test = _split(conversations, split, sources, notes)
+    elif not valid:
+        conversations, held = _hold_out(conversations, notes)
+    return FitData(conversations, held, test, sources, tuple(notes), files)
+
+
+def _hold_out(conversations: Conversations, notes: list[Note]) -> tuple[Conversations, Conversations]:
+    """(to train, to validate)"""
+    if count_different(conversations) < _ENOUGH_TO_HOLD_OUT:
+        few = f"fewer than {_ENOUGH_TO_HOLD_OUT} different conversations and no VALID: the best is by training loss"
+        notes.append(Note(few, warning=True))
+        return conversations, Conversations()
+    train, valid = hold_out(conversations, (1 - _HELD_OUT, _HELD_OUT))
+    notes.append(Note(f"no VALID given: {len(valid)} of {len(conversations)} conversations held out"))
+    return train, valid
 
 
 def notes_on_repeats(duplicates: list[Repeat], overlap: list[Repeat]) -> Iterator[Note]:
@@ -104,23 +111,26 @@ def check_learned(data: FitData, learn: str) -> None:
             raise DataError(f"{name}: expected turns to learn, got none", "check --learn and the learn flags")
 
 
-def _read(path: str, skip_bad: bool, notes: list[Note]) -> list[Conversation]:
+def _read(conversations: Conversations, path: str, skip_bad: bool, notes: list[Note]) -> FileReport:
+    """Append what a file holds."""
     if not skip_bad:
-        return read_conversations(path)
-    conversations, problems = read_good_conversations(path)
+        return read_into(conversations, path)
+    report, problems = read_good_into(conversations, path)
     if problems:
-        notes.append(Note(f"{shown_name(path)}: {len(problems)} bad skipped, {len(conversations)} good", True))
-        notes.extend(Note(f"skipped: {problem}", warning=True) for problem in problems[:_SKIPPED_SHOWN])
-    return conversations
+        found = f"{report.rejected:,} bad skipped, {report.accepted:,} good, {report.blank:,} blank"
+        notes.append(Note(f"{report.file}: {found}", warning=True, items=tuple(problems)))
+    return report
 
 
-def _split(conversations: list[Conversation], split: str, sources: tuple[str, ...], notes: list[Note]) -> FitData:
-    shares = parse_split(split)
-    different = len({content_key(conversation) for conversation in conversations})
+def _split(
+    conversations: Conversations, split: str, sources: tuple[str, ...], notes: list[Note]
+) -> tuple[Conversations, ...]:
+    """(to train, to validate, to test)"""
+    different = count_different(conversations)
     if different < 3:
         raise DataError(f"{sources[0]}: expected at least 3 different conversations to split, got {different}")
-    train, valid, test = hold_out(conversations, shares)
+    train, valid, test = hold_out(conversations, parse_split(split))
     if not train:
         raise DataError(f"{sources[0]}: --split {split} leaves nothing to train on of {different} conversations")
-    note = Note(f"split {split}: {len(train)} to train, {len(valid)} to validate, {len(test)} to test")
-    return FitData(train, valid, test, sources, (*notes, note))
+    notes.append(Note(f"split {split}: {len(train)} to train, {len(valid)} to validate, {len(test)} to test"))
+    return train, valid, test

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,7 +81,7 @@ def evaluate_model(
 
 def _read(
     request: EvaluationRequest, settings: EvaluationSettings
-) -> tuple[EvaluationRequest, RunRecord, list[Conversation], list[Probe]]:
+) -> tuple[EvaluationRequest, RunRecord, Sequence[Conversation], list[Probe]]:
     """Check everything that can be checked without the model."""
     measures_sample = request.data is None and request.probes is None
     if not measures_sample:
@@ -90,7 +90,7 @@ def _read(
     record = read_record(request.model)
     if measures_sample:
         request = _on_the_sample(request, record)
-    conversations = [] if request.data is None else read_conversations(request.data)
+    conversations: Sequence[Conversation] = [] if request.data is None else read_conversations(request.data)
     probes = [] if request.probes is None else read_probes(request.probes)
     return request, record, conversations, probes
 
@@ -109,7 +109,7 @@ def _on_the_sample(request: EvaluationRequest, record: RunRecord) -> EvaluationR
 
 
 def _encode(
-    model: LanguageModel, conversations: list[Conversation], settings: EvaluationSettings, record: RunRecord
+    model: LanguageModel, conversations: Sequence[Conversation], settings: EvaluationSettings, record: RunRecord
 ) -> Sequences:
     """The conversations as the run would have seen them, unless the settings say otherwise."""
     from convmodel_cli.data.encoding import encode_conversations

@@ -58,10 +58,11 @@ def fit(
     if finished is not None:
         yield from _already_finished(folder, finished, run)
         return
-    check_base(request.base, request.output)
-    data = yield from read_data(request, run, training)
     checkpoint, notes = find_checkpoint(folder) if run.resume else (None, [])
     yield from notes
+    if checkpoint is None:
+        check_base(request.base, request.output)
+    data = yield from read_data(request, run, training)
 
     from convmodel_cli.model.compute import set_up
 
@@ -81,7 +82,7 @@ def fit(
         record=record,
         folder=folder,
         settings=run,
-        where=lambda number: data.train[number].where,
+        where=data.train.where,
         stop=stop or StopRequest(),
     )
     description = describe_run(model, plan, compute, request.output, len(data.train), len(data.valid))

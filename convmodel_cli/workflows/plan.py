@@ -72,7 +72,7 @@ def make_plan(
     max_length = window_length(model, settings.max_length)
     sequences = _encode(model, train, "training", max_length, settings.learn)
     valid_sequences = _encode(model, valid, "validation", max_length, settings.learn) if valid else None
-    context_source = (list(valid) or list(train))[0]
+    context_source = (valid or train)[0]
     max_context = _max_context(known_context, sequences, model)
     batch_size, epochs, steps = _rhythm(base, sequences, settings)
     return RunPlan(

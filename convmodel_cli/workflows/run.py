@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -66,7 +66,7 @@ class Run:
     _journal_bytes: int = 0
     _history: History = field(default_factory=History)
 
-    def start(self, test: list[Conversation]) -> None:
+    def start(self, test: Sequence[Conversation]) -> None:
         """Write all but the weights, in place of an earlier run if there is one."""
         # The weights twice, because a new best is written beside the one it replaces, and a checkpoint.
         weights = 4 * self.model.num_parameters

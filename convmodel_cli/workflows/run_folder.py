@@ -5,7 +5,7 @@ Everything but the weights and the records is written at the start; a new best r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,11 +115,11 @@ def check_model(name: str) -> None:
         )
 
 
-def write_test_file(folder: Path, conversations: list[Conversation]) -> None:
+def write_test_file(folder: Path, conversations: Iterable[Conversation]) -> None:
     """The conversations that a split set aside, as a file that `eval` reads."""
-    with storing(folder):
-        lines = [orjson.dumps(to_record(conversation)) + b"\n" for conversation in conversations]
-        (folder / TEST).write_bytes(b"".join(lines))
+    with storing(folder), (folder / TEST).open("wb") as stream:
+        for conversation in conversations:
+            stream.write(orjson.dumps(to_record(conversation)) + b"\n")
 
 
 def write_model_card(folder: Path, record: Mapping[str, Any]) -> None:
