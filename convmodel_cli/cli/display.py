@@ -17,6 +17,7 @@ from rich.text import Text
 
 from convmodel_cli.errors import ConvmodelError, DataError, Stopped, StorageError
 from convmodel_cli.escaping import escaped, json_escaped
+from convmodel_cli.events import Note
 from convmodel_cli.settings import ScreenSettings
 
 _BAD_LINES_SHOWN = 20
@@ -81,10 +82,20 @@ class Screen:
             # A terminal wraps between words; a file keeps its lines.
             self.console.print(Text(escaped(text), style=style), soft_wrap=not self.console.is_terminal)
 
+    def note(self, note: Note) -> None:
+        """A note with its items: the first of them, then the count."""
+        style = "yellow" if note.warning else "dim"
+        self.say(note.text, style)
+        shown = note.items if self.settings.verbose else note.items[:_BAD_LINES_SHOWN]
+        for item in shown:
+            self.say(item, style)
+        if len(note.items) > len(shown):
+            self.say(f"... and {len(note.items) - len(shown):,} more (-v lists all)", style)
+
     def error(self, error: ConvmodelError) -> None:
         """What went wrong and what to do; bad lines first, then their count."""
         problems = error.problems if isinstance(error, DataError) else ()
-        shown = problems if self.settings.verbose else problems[:BAD_LINES_SHOWN]
+        shown = problems if self.settings.verbose else problems[:_BAD_LINES_SHOWN]
         for problem in shown:
             self._line("error: ", problem, "bold red")
         if len(problems) > len(shown):

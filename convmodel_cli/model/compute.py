@@ -144,7 +144,7 @@ def activation_bytes(config: Any, rows: int, tokens: int, compute: Compute) -> i
     size = 4 if compute.precision == "fp32" else 3  # autocast keeps some of them in fp32
     scores = 2.5 * heads * tokens if compute.device.type == "cpu" and tokens <= LONGEST_PLAIN else 0
     per_token = layers * size * (17 * width + scores) + 12 * config.vocab_size
-    return round(rows * tokens * per_token)
+    return int(rows * tokens * per_token)
 
 
 def memory_bytes(device: torch.device) -> int:
