@@ -66,7 +66,7 @@ def test_the_map_names_every_module_and_no_other() -> None:
 
 
 def test_the_exit_codes_of_the_readme_are_those_of_the_errors() -> None:
-    from convmodel_cli import errors
+    from convmodel_cli import errors, signals
 
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
     raised = {
@@ -74,4 +74,4 @@ def test_the_exit_codes_of_the_readme_are_those_of_the_errors() -> None:
         for kind in vars(errors).values()
         if isinstance(kind, type) and issubclass(kind, errors.ConvmodelError)
     }
-    assert codes == {0, 130} | raised
+    assert codes == {0, *signals.EXIT_CODES.values()} | raised

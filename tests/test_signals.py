@@ -22,7 +22,7 @@ GO_ON = "go on with: convmodel " + " ".join(RUN) + " --resume"
 
 # phase -> (function that is called in it, its nth call, whether there is something to save)
 PHASES = {
-    "reading the data": ("convmodel_cli.workflows.data:read_conversations", 1, False),
+    "reading the data": ("convmodel_cli.workflows.data:read_into", 1, False),
     "loading the base": ("convmodel_cli.model.checkpoint:load_model", 1, False),
     "tokenising": ("convmodel_cli.data.encoding:Vocabulary.encode", 1, False),
     "first evaluation": ("convmodel_cli.model.evaluation:target_losses", 1, False),

@@ -33,8 +33,9 @@ def show_dry_run(events: Iterable[Any], screen: Screen) -> None:
 def _lines(plan: Planned, width: int) -> Iterator[Text]:
     for file in plan.files:
         shapes = ", ".join(f"{count:,} {one_line(shape)}" for shape, count in file.shapes)
-        yield _row(one_line(file.file), f"{counted(file.lines, 'line')}: {file.accepted:,} good, "
-                   f"{file.rejected:,} bad, {file.blank:,} blank ({shapes})")  # fmt: skip
+        yield Text(one_line(file.file), "bold")
+        found = f"{file.accepted:,} good, {file.rejected:,} bad, {file.blank:,} blank ({shapes})"
+        yield Text(f"    {counted(file.lines, 'line')}: {found}")
     for name, value in _figures(plan).items():
         yield _row(name, value)
     yield from _repeats("duplicates in TRAIN", plan.duplicates)
@@ -51,7 +52,7 @@ def _lines(plan: Planned, width: int) -> Iterator[Text]:
 
 
 def _row(name: str, value: str) -> Text:
-    return Text.assemble((f"{name:<16}", "bold"), value)
+    return Text.assemble((f"{name:<22}", "bold"), value)
 
 
 def _figures(plan: Planned) -> dict[str, str]:

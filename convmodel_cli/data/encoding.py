@@ -100,6 +100,22 @@ class Sequences:
     def num_targets(self) -> int:
         return int(self.targets.sum())
 
+    @property
+    def num_cut(self) -> int:
+        """Conversations of which there is more than one sequence."""
+        again = self.conversations[1:] == self.conversations[:-1]
+        return len(set(self.conversations[1:][again].tolist()))
+
+
+def histogram(lengths: NDArray[np.int64], bins: int) -> Iterator[tuple[int, int, int]]:
+    """(fewest tokens, most tokens, sequences) of each bin; each is twice as wide as the one before."""
+    limits = [int(lengths.max()) >> bin for bin in reversed(range(bins))]
+    below = 0
+    for limit in dict.fromkeys(limits):
+        if limit > 0:
+            yield below + 1, limit, int(((lengths > below) & (lengths <= limit)).sum())
+            below = limit
+
 
 def learned_turns(conversation: Conversation, learn: str) -> tuple[bool, ...]:
     """Which turns are targets: the record's own flags, else by `learn` (auto, all, responses, last)."""

@@ -138,13 +138,17 @@ def activation_bytes(config: Any, rows: int, tokens: int, compute: Compute) -> i
     """About the memory of a micro-batch of `rows` sequences of `tokens`: what the backward pass needs, and the logits.
 
     Per token and layer 17 times the width and, where attention is by plain products, 2.5 times heads x tokens values
-    (Korthikanti et al. 2022, without dropout); three fp32 copies of the logits.
+    (Korthikanti et al. 2022, without dropout).
     """
     layers, width, heads = config.num_hidden_layers, config.hidden_size, config.num_attention_heads
     size = 4 if compute.precision == "fp32" else 3  # autocast keeps some of them in fp32
     scores = 2.5 * heads * tokens if compute.device.type == "cpu" and tokens <= LONGEST_PLAIN else 0
-    per_token = layers * size * (17 * width + scores) + 12 * config.vocab_size
-    return int(rows * tokens * per_token)
+    return int(rows * tokens * layers * size * (17 * width + scores)) + logits_bytes(config, rows * tokens)
+
+
+def logits_bytes(config: Any, targets: int) -> int:
+    """The logits, in fp32 too, and their logarithms: 12 bytes for each target and entry of the vocabulary."""
+    return int(12 * targets * config.vocab_size)
 
 
 def memory_bytes(device: torch.device) -> int:

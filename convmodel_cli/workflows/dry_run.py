@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from convmodel_cli.data.encoding import Sequences
+from convmodel_cli.data.encoding import Sequences, histogram
 from convmodel_cli.events import Bin, Note, Planned, TokenShown
 from convmodel_cli.settings import ComputeSettings, RunSettings, TrainingSettings
 from convmodel_cli.workflows.fit import FitRequest, check_base, describe_run, known_context, load_base, read_data
@@ -13,9 +13,6 @@ from convmodel_cli.workflows.plan import RunPlan, make_plan
 from convmodel_cli.workflows.run_folder import check_output
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from convmodel_cli.model.compute import Compute
     from convmodel_cli.model.language_model import LanguageModel
 
@@ -43,32 +40,11 @@ def dry_run(
         overlap=tuple(overlap),
         run=describe_run(model, plan, compute, request.output, len(data.train), len(data.valid)),
         valid_sequences=0 if plan.valid is None else len(plan.valid),
-        cut_conversations=_count_cut(plan.train),
-        lengths=tuple(_histogram(plan.train.lengths)),
+        cut_conversations=plan.train.num_cut,
+        lengths=tuple(Bin(*row) for row in histogram(plan.train.lengths, _BINS)),
         first=tuple(_first_tokens(model, plan.train)),
         memory_bytes=_memory(model, plan, compute),
     )
-
-
-def _count_cut(sequences: Sequences) -> int:
-    """Conversations of which there is more than one window."""
-    import numpy as np
-
-    _, windows = np.unique(sequences.conversations, return_counts=True)
-    return int((windows > 1).sum())
-
-
-def _histogram(lengths: NDArray[np.int64]) -> Iterator[Bin]:
-    """Sequences by their tokens, in bins that double."""
-    upper = int(lengths.max())
-    limits: list[int] = []
-    while len(limits) < _BINS and upper > 0:
-        limits.append(upper)
-        upper //= 2
-    lower = 0
-    for limit in reversed(limits):
-        yield Bin(lower + 1, limit, int(((lengths > lower) & (lengths <= limit)).sum()))
-        lower = limit
 
 
 def _first_tokens(model: LanguageModel, sequences: Sequences) -> Iterator[TokenShown]:
@@ -80,7 +56,7 @@ def _first_tokens(model: LanguageModel, sequences: Sequences) -> Iterator[TokenS
 
 def _memory(model: LanguageModel, plan: RunPlan, compute: Compute) -> int:
     """About how many bytes the run needs at once."""
-    from convmodel_cli.model.compute import activation_bytes, memory_bytes
+    from convmodel_cli.model.compute import activation_bytes, logits_bytes, memory_bytes
     from convmodel_cli.model.training import build_optimizers
     from convmodel_cli.model.training_state import training_state_bytes
 
@@ -88,5 +64,7 @@ def _memory(model: LanguageModel, plan: RunPlan, compute: Compute) -> int:
     gradients = 4 * model.num_parameters
     longest = int(plan.train.lengths.max())
     rows = max(1, min(plan.batch_size, plan.optimization.micro_batch_tokens // longest))
-    activations = activation_bytes(model.network.config, rows, longest, compute)
-    return memory_bytes(compute.device) + state + gradients + activations
+    working = activation_bytes(model.network.config, rows, longest, compute)
+    if plan.valid is not None:
+        working += logits_bytes(model.network.config, min(plan.evaluation_budget, len(plan.valid.ids)))
+    return memory_bytes(compute.device) + state + gradients + working

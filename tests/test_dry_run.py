@@ -1,0 +1,92 @@
+"""fit --dry-run: what a run would do, told and not done."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from conftest import TALKS, Convmodel
+from convmodel_cli.data.encoding import histogram
+from helpers import made_up_conversations, write_conversations, write_jsonl
+
+OPTIONS = ["--vocab-size", "320", "--precision", "fp32", "--max-length", "64", "-o", "out"]
+
+
+def test_everything_is_told_and_nothing_written(convmodel: Convmodel, tmp_path: Path) -> None:
+    train = tmp_path / "train.jsonl"
+    train.write_text("".join(json.dumps(talk) + "\n" for talk in [*TALKS, TALKS[0]]) + "\n\n")
+    valid = write_jsonl(tmp_path / "valid.jsonl", [TALKS[1], ["A new", "talk"]])
+    before = sorted(tmp_path.iterdir())
+    outcome = convmodel("fit", str(train), valid, *OPTIONS, "--dry-run")
+    assert outcome.code == 0
+    assert sorted(tmp_path.iterdir()) == before
+    for told in (
+        "9 lines: 7 good, 0 bad, 2 blank (7 a list of turns)",
+        "7 conversations",
+        "duplicates in TRAIN   1",
+        "train.jsonl:7 is ",
+        "VALID in TRAIN        1",
+        "valid.jsonl:1 is ",
+        "tokens of a sequence",
+        "parameters, cpu fp32",
+        "memory                about ",
+    ):
+        assert told in outcome.out
+    assert "\x1b" not in outcome.out
+
+
+def test_the_first_conversation_is_shown_token_by_token(convmodel: Convmodel, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "data.jsonl", [{"turns": ["ab", "cd"], "learn": [False, True]}])
+    outcome = convmodel("fit", data, *OPTIONS, "--dry-run")
+    lines = outcome.out.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("tokens  "))
+    tokens, types, targets = (line.split()[1:] for line in lines[first : first + 3])
+    assert "".join(tokens) == "<sep>ab<sep>cd<sep>"
+    assert types[0] == types[1] == "0" and types[-2:] == ["1", "0"]
+    learned = "".join(token for token, target in zip(tokens, targets, strict=True) if target == "x")
+    assert learned == "cd<sep>"
+
+
+def test_json_is_one_object_that_agrees_with_the_run(convmodel: Convmodel, tmp_path: Path) -> None:
+    train = write_conversations(tmp_path / "train.jsonl", made_up_conversations(40, longest_turn=40))
+    run = ["fit", train, "--split", "80/10/10", *OPTIONS, "--max-steps", "20"]
+    planned = json.loads(convmodel(*run, "--dry-run", "--json").out)
+    assert convmodel(*run, "--json").code == 0
+    record = json.loads((tmp_path / "out" / "convmodel.json").read_text())
+    assert planned["run"]["train_sequences"] == record["data"]["train_sequences"]
+    assert planned["run"]["train_targets"] == record["data"]["train_targets"]
+    assert planned["run"]["steps"] == 20 == record["finished"]["steps"]
+    assert planned["run"]["parameters"] == record["finished"]["parameters"]
+    assert 0 < planned["cut_conversations"] <= 32 and planned["test_conversations"] == 4
+    assert sum(part["sequences"] for part in planned["lengths"]) == planned["run"]["train_sequences"]
+    assert planned["files"][0]["accepted"] == 40
+    assert planned["memory_bytes"] > 4 * 3 * planned["run"]["parameters"]
+
+
+def test_what_would_refuse_a_run_refuses_it_dry_too(convmodel: Convmodel, tmp_path: Path) -> None:
+    bad = write_jsonl(tmp_path / "bad.jsonl", [["only one"]])
+    assert convmodel("fit", bad, *OPTIONS, "--dry-run").code == 3
+    assert convmodel("fit", "missing.jsonl", *OPTIONS, "--dry-run").code == 2
+    good = write_jsonl(tmp_path / "good.jsonl", TALKS)
+    assert convmodel("fit", good, *OPTIONS, "--base", "./missing", "--dry-run").code == 4
+
+
+def test_hostile_text_is_shown_and_not_obeyed(convmodel: Convmodel, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "data.jsonl", [["\x1b[31m[/x]\u202e", "\x9b\x07"]])
+    outcome = convmodel("fit", data, *OPTIONS, "--dry-run", "--color", "always")
+    assert outcome.code == 0
+    assert "\x1b[31m" not in outcome.out and "\u202e" not in outcome.out and "\x9b" not in outcome.out
+
+
+@pytest.mark.parametrize("lengths", [[1], [5, 5, 5], [2, 3, 64, 1000], list(range(1, 130))])
+def test_every_sequence_is_in_one_bin(lengths: list[int]) -> None:
+    import numpy as np
+
+    bins = list(histogram(np.array(lengths), 8))
+    assert sum(count for _, _, count in bins) == len(lengths)
+    assert bins[-1][1] == max(lengths) and bins[0][0] == 1
+    assert all(low <= high for low, high, _ in bins) and len(bins) <= 8
+    assert all(before[1] + 1 == after[0] for before, after in pairwise(bins))
