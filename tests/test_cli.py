@@ -277,9 +277,10 @@ def test_a_run_in_ci_or_on_a_dumb_terminal_is_plain_lines(tmp_path: Path, variab
     assert "\x1b" not in seen and "\r" not in seen.replace("\r\n", "\n")
 
 
-def test_a_long_run_prints_at_most_sixty_lines(convmodel: Convmodel, tmp_path: Path) -> None:
+def test_a_long_run_prints_at_most_sixty_lines(convmodel: Convmodel, workshop: Path, tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "data.jsonl", [[f"a {number}", "c d"] for number in range(30)])
     options = ["--epochs", "8", "--batch-size", "2", "--eval-every", "1", "--patience", "0", "--precision", "fp32"]
+    options += ["--base", str(workshop / "tiny"), "--save-every", "1000", "--sample", "Hi"]
     outcome = convmodel("fit", data, "-o", "out", *options)
     assert outcome.code == 0
     assert 30 < outcome.err.count("\n") <= 60

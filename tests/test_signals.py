@@ -100,7 +100,8 @@ def test_a_second_ctrl_c_leaves_at_once_and_keeps_the_checkpoint_before(
     """The step in which both come is never finished."""
     twice = "convmodel_cli.model.training:target_losses"
     child = server.start(RUN, folder, signal_at=twice, signal="SIGSTOP", nth=17)
-    while "T (stopped)" not in Path(f"/proc/{child.pid}/status").read_text():
+    while "T (stopped)" not in (status := Path(f"/proc/{child.pid}/status").read_text()):
+        assert "Z (zombie)" not in status, child.wait()
         time.sleep(0.005)
     child.kill("SIGINT")
     child.kill("SIGCONT")
