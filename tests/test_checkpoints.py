@@ -174,6 +174,19 @@ def test_a_run_passes_over_a_damaged_checkpoint_and_ends_the_same(
     assert result_of(folder / "out") == uninterrupted
 
 
+def test_a_damaged_checkpoint_is_written_again_when_its_step_comes_again(
+    server: Server, workshop: Path, tmp_path: Path
+) -> None:
+    folder = copy_workshop(workshop, tmp_path / "w")
+    stopped(server, folder, after=15)
+    newest, before = find_checkpoints(folder / "out")
+    truncate(newest / "model.safetensors", 0.5)
+    place = "convmodel_cli.model.training:accumulate_gradients"
+    server.run([*RUN, "--resume", "--keep", "3"], folder, signal_at=place, signal="SIGTERM", nth=7).check(143)
+    assert [path.name for path in find_checkpoints(folder / "out")] == ["step-000017", "step-000015", "step-000010"]
+    assert isinstance(check_checkpoint(newest), Checkpoint) and isinstance(check_checkpoint(before), Checkpoint)
+
+
 def stopped(server: Server, folder: Path, after: int) -> None:
     """Leave a run that was stopped after this step."""
     place = "convmodel_cli.model.training:accumulate_gradients"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 
 from convmodel_cli.workflows.checkpoints import find_checkpoints
 from harness import RUN, STEPS, Child, Ended, Result, Server, assert_loads, copy_workshop, result_of
@@ -145,6 +146,21 @@ def test_losses_of_other_validation_data_are_not_compared_with_those_before(serv
     server.run([*RESUME, "--allow-changes", "--epochs", "5"], folder).check()
     record = json.loads((folder / "out" / "convmodel.json").read_text())
     assert record["best"]["step"] > 40
+
+
+def test_weights_from_beyond_the_checkpoint_do_not_outlive_a_change(server: Server, folder: Path) -> None:
+    """Killed between swapping in a better model and the checkpoint that knows of it, then resumed otherwise."""
+    place = "convmodel_cli.workflows.run:save_checkpoint"
+    server.run(RUN, folder, signal_at=place, signal="SIGKILL", nth=3).check(137)
+    with safe_open(str(folder / "out" / "model.safetensors"), "pt") as file:
+        assert file.metadata()["step"] == "15"
+    # At this rate nothing is learned any more: no later loss is below the one of the weights that are there.
+    options = ["--learning-rate", "1e-9", "--allow-changes"]
+    server.run([*RESUME, *options], folder).check()
+    record = json.loads((folder / "out" / "convmodel.json").read_text())["best"]
+    arguments = ["eval", "valid.jsonl", "-m", "out", "--json", "--threads", "1"]
+    measured = json.loads(server.run(arguments, folder).check().out)
+    assert measured["loss"] == pytest.approx(record["loss"], rel=1e-9)
 
 
 def test_a_second_run_on_an_output_is_kept_out_and_a_dead_one_is_not_in_the_way(

@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
+from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 from transformers.core_model_loading import revert_weight_conversion
@@ -206,6 +207,12 @@ def save_weights(model: LanguageModel, folder: Path, metadata: Mapping[str, str]
     state = {name: tensor.detach() for name, tensor in model.network.state_dict().items() if name not in tied}
     tensors = {name: tensor.contiguous() for name, tensor in revert_weight_conversion(model.network, state).items()}
     replace_file(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt", **metadata}))
+
+
+def weights_step(folder: Path) -> int:
+    """The step of which the folder's weights are, as their file says; 0 if it does not."""
+    with safe_open(str(folder / WEIGHTS), "pt") as file:
+        return int((file.metadata() or {}).get("step", 0))
 
 
 def load_weights(model: LanguageModel, folder: Path) -> None:

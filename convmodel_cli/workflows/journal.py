@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import orjson
 
 from convmodel_cli.events import Checkpointed, EvaluationStepped, StateReady
+from convmodel_cli.storage import storing
 
 Event = TypeVar("Event")
 _NO_PART_OF_THE_RUN = EvaluationStepped | StateReady | Checkpointed  # how it is kept, not how it goes
@@ -19,24 +20,28 @@ class Journal:
     """The file of events, cut back to its first `keep` bytes: what a run that broke off wrote after its checkpoint."""
 
     def __init__(self, path: Path, keep: int = 0) -> None:
-        self._stream = path.open("ab")
-        self._stream.truncate(keep)
+        self._folder = path.parent
+        self._stream = path.open("ab", buffering=0)
+        if os.fstat(self._stream.fileno()).st_size > keep:
+            self._stream.truncate(keep)
 
     def record(self, events: Iterable[Event]) -> Iterator[Event]:
-        """Pass events on, each written first."""
-        with self._stream:
-            for event in events:
-                if not isinstance(event, _NO_PART_OF_THE_RUN):
-                    self._stream.write(_line(event))
-                    self._stream.flush()
-                yield event
+        """Pass events on, each written first; raises StorageError."""
+        for event in events:
+            if not isinstance(event, _NO_PART_OF_THE_RUN):
+                self.write(event)
+            yield event
+
+    def write(self, event: Any) -> None:
+        """Raises StorageError."""
+        fields = orjson.loads(orjson.dumps(event))
+        with storing(self._folder):
+            self._stream.write(orjson.dumps({"event": type(event).__name__, **fields}) + b"\n")
 
     def sync(self) -> int:
         """Wait until all that was written is on the disk; returns its size in bytes."""
         os.fsync(self._stream.fileno())
         return os.fstat(self._stream.fileno()).st_size
 
-
-def _line(event: Any) -> bytes:
-    fields = orjson.loads(orjson.dumps(event))
-    return orjson.dumps({"event": type(event).__name__, **fields}) + b"\n"
+    def close(self) -> None:
+        self._stream.close()

@@ -64,13 +64,13 @@ class Run:
     where: Callable[[int], str]
     stop: StopRequest
     _journal_bytes: int = 0
+    _saved_step: int = 0  # there is never a checkpoint of step 0, which is nothing but the start
     _history: History = field(default_factory=History)
 
     def start(self, test: Sequence[Conversation]) -> None:
         """Write all but the weights, in place of an earlier run if there is one."""
         # The weights twice, because a new best is written beside the one it replaces, and a checkpoint.
-        weights = 4 * self.model.num_parameters
-        need_space(self.folder, 2 * weights + self._checkpoint_bytes(), "the run")
+        need_space(self.folder, 2 * self._weight_bytes() + self._checkpoint_bytes(), "the run")
         write_record(self.folder, self.record)  # from here on the folder is this run's, whatever of it is there yet
         clear_output(self.folder)
         if test:
@@ -79,6 +79,7 @@ class Run:
 
     def take_up(self, resumption: Resumption) -> None:
         """Put everything back as it was at the checkpoint; raises ModelError if it does not hold that."""
+        from convmodel_cli.model.checkpoint import weights_step
         from convmodel_cli.model.training_state import load_training_state
 
         checkpoint = resumption.checkpoint
@@ -87,43 +88,40 @@ class Run:
             self.state = load_state(checkpoint.state["progress"], self.state.since)
         except (KeyError, TypeError) as error:
             raise ModelError(f"{checkpoint.path}: expected {error} in state.json, got none") from None
-        if resumption.measures_otherwise:
+        self._saved_step = self.state.step
+        # Weights from beyond the checkpoint come again if nothing has changed, and perhaps never if something has.
+        from_beyond = bool(resumption.changes) and weights_step(self.folder) > self.state.step
+        if resumption.measures_otherwise or from_beyond:
             self.state.best_loss = math.inf
-        self.record["changes"] = read_content(self.folder).get("changes", [])
+        before = read_content(self.folder)
+        self.record["best"] = before.get("best", best_figures(self.state))  # that of the weights in the folder
+        self.record["changes"] = before.get("changes", [])
         if resumption.changes:
             self.record["changes"].append({"step": self.state.step, "changes": list(resumption.changes)})
-        self.record["best"] = best_figures(self.state)
         self._journal_bytes = int(checkpoint.state["journal_bytes"])
         clear_temporaries(self.folder)
         write_record(self.folder, self.record)
 
-    def go(
-        self, opening: Started | Resumed
-    ) -> Iterator[Started | Resumed | RunEvent | Saved | Checkpointed | Finished]:
+    def go(self, opening: Started | Resumed) -> Iterator[Started | Resumed | Progress]:
         """Train to the end, with every event in the journal.
 
         Raises Stopped, TrainingError or StorageError with what is kept.
         """
         with storing(self.folder):
             self._journal = Journal(self.folder / EVENTS, self._journal_bytes)
-        yield from self._journal.record(chain([opening], self._go()))
-
-    def _go(self) -> Iterator[Progress]:
         try:
-            yield from self._train()
+            yield from self._journal.record(chain([opening], self._train()))
             yield self._finish()
             self._report()
         except Stopped as stopped:
-            self._save_before_leaving()
-            raise self._with_what_is_kept(
-                Stopped(f"{stopped} after step {self.state.step}", stopped.exit_code)
-            ) from None
+            raise self._with_what_is_kept(self._save_before_leaving(stopped)) from None
         except TrainingError as error:
             raise self._with_what_is_kept(self._with_lines(error)) from error
         except StorageError as error:
             raise self._with_what_is_kept(error) from error
         finally:
             self.stop.release()
+            self._journal.close()
 
     def _train(self) -> Iterator[Progress]:
         for event in improve(self.model, self.optimizers, self.plan, self.compute, self.state, self.stop):
@@ -140,25 +138,26 @@ class Run:
                     self._report()
 
     def _wants_checkpoint(self, ready: StateReady) -> bool:
-        if ready.step == 0 or self._is_saved():
+        if ready.step == self._saved_step:
             return False
         every = self.settings.save_every
         return ready.last or (ready.evaluated if every is None else ready.step % every == 0)
-
-    def _is_saved(self) -> bool:
-        return any(path.name == f"step-{self.state.step:06d}" for path in find_checkpoints(self.folder)[:1])
 
     def _save_best(self) -> None:
         from convmodel_cli.model.checkpoint import save_weights
         from convmodel_cli.model.training_state import check_finite_weights
 
         check_finite_weights(self.model, self.state.step)
+        need_space(self.folder, self._weight_bytes(), "a model")
         with storing(self.folder):
             save_weights(
                 self.model, self.folder, {"step": str(self.state.best_step), "loss": repr(self.state.best_loss)}
             )
         self.record["best"] = best_figures(self.state)
         write_record(self.folder, self.record)
+
+    def _weight_bytes(self) -> int:
+        return 4 * self.model.num_parameters
 
     def _checkpoint_bytes(self) -> int:
         from convmodel_cli.model.training_state import training_state_bytes
@@ -184,11 +183,17 @@ class Run:
             self._checkpoint_bytes(),
             self.settings.keep,
         )
+        self._saved_step = self.state.step
         return Checkpointed(self.state.step, str(path), time.perf_counter() - started)
 
-    def _save_before_leaving(self) -> None:
-        if self.state.step > 0 and not self._is_saved():
-            self._save_checkpoint()
+    def _save_before_leaving(self, stopped: Stopped) -> ConvmodelError:
+        """The error to end with: that the run was stopped, or that it could not be saved."""
+        if self.state.step != self._saved_step:
+            try:
+                self._save_checkpoint()
+            except StorageError as error:
+                return error
+        return Stopped(f"{stopped} after step {self.state.step}", stopped.exit_code)
 
     def _finish(self) -> Finished:
         from convmodel_cli.model.checkpoint import load_weights
@@ -199,6 +204,7 @@ class Run:
         self.record["best"] = best_figures(self.state)
         write_model_card(self.folder, self.record)
         self.record["finished"] = asdict(finished)
+        self._journal.write(finished)
         write_record(self.folder, self.record)
         if not self.settings.keep_checkpoints:
             with storing(self.folder):
