@@ -300,6 +300,7 @@ def test_a_read_only_place_is_refused_before_the_first_step(workshop: Path, tmp_
     assert "Read-only file system" in ended.stderr and "Ep 1" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_ends_the_run_with_a_checkpoint_to_go_on_from(
     server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path
 ) -> None:

@@ -239,9 +239,10 @@ def test_ctrl_c_stops_a_response_and_the_chat_goes_on(trained: str, tmp_path: Pa
     assert seen.endswith("exit 0"), seen
 
 
-def test_a_run_on_a_terminal_draws_a_bar(tmp_path: Path) -> None:
+def test_a_run_on_a_terminal_draws_a_bar(workshop: Path, tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "data.jsonl", [[f"a {number}", "c d"] for number in range(30)])
-    seen = on_a_terminal(["fit", data, "-o", "out", "--epochs", "3", "--batch-size", "1"], [], tmp_path).decode()
+    options = ["-o", "out", "--base", str(workshop / "tiny"), "--epochs", "3", "--batch-size", "1"]
+    seen = on_a_terminal(["fit", data, *options], [], tmp_path).decode()
     assert seen.endswith("exit 0"), seen
     for part in ("epoch ", "tok/s", "ETA", "lr ", " GB", "portability"):
         assert part in seen
@@ -268,9 +269,11 @@ def test_color_never_and_no_color_send_no_escape_codes_with_an_error(tmp_path: P
 
 
 @pytest.mark.parametrize("variable", [{"CI": "1"}, {"TERM": "dumb"}], ids=str)
-def test_a_run_in_ci_or_on_a_dumb_terminal_is_plain_lines(tmp_path: Path, variable: dict[str, str]) -> None:
+def test_a_run_in_ci_or_on_a_dumb_terminal_is_plain_lines(
+    workshop: Path, tmp_path: Path, variable: dict[str, str]
+) -> None:
     data = write_jsonl(tmp_path / "data.jsonl", [[f"a {number}", "c d"] for number in range(30)])
-    options = ["-o", "out", "--max-steps", "2", "--eval-every", "1"]
+    options = ["-o", "out", "--base", str(workshop / "tiny"), "--max-steps", "2", "--eval-every", "1"]
     seen = on_a_terminal(["fit", data, *options], [], tmp_path, FORCE_COLOR="1", **variable).decode()
     assert seen.endswith("exit 0"), seen
     assert seen.count("\nEp 1 (Step ") == 3
@@ -279,7 +282,7 @@ def test_a_run_in_ci_or_on_a_dumb_terminal_is_plain_lines(tmp_path: Path, variab
 
 def test_a_long_run_prints_at_most_sixty_lines(convmodel: Convmodel, workshop: Path, tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "data.jsonl", [[f"a {number}", "c d"] for number in range(30)])
-    options = ["--epochs", "8", "--batch-size", "2", "--eval-every", "1", "--patience", "0", "--precision", "fp32"]
+    options = ["--epochs", "4", "--batch-size", "2", "--eval-every", "1", "--patience", "0", "--precision", "fp32"]
     options += ["--base", str(workshop / "tiny"), "--save-every", "1000", "--sample", "Hi"]
     outcome = convmodel("fit", data, "-o", "out", *options)
     assert outcome.code == 0

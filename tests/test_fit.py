@@ -26,7 +26,13 @@ from convmodel_cli.workflows.fit import FitRequest, fit
 from convmodel_cli.workflows.state import RunState
 from helpers import made_up_conversations, weights_digest, write_conversations, write_jsonl
 
-FAST = ["--precision", "fp32", "--vocab-size", "320", "--epochs", "1", "--batch-size", "8", "--max-length", "64"]
+FAST = ["--base", "./tiny", "--precision", "fp32", "--epochs", "1", "--batch-size", "8"]
+NEW = ["--precision", "fp32", "--vocab-size", "320", "--epochs", "1", "--batch-size", "8", "--max-length", "64"]
+
+
+@pytest.fixture(autouse=True)
+def base(tmp_path: Path, workshop: Path) -> None:
+    (tmp_path / "tiny").symlink_to(workshop / "tiny")
 
 
 @pytest.fixture
@@ -143,7 +149,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     convmodel: Convmodel, data: tuple[str, str], tmp_path: Path
 ) -> None:
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
-        assert convmodel("fit", *data, "-o", name, *FAST, "--seed", seed, "--dropout", "0.1").code == 0
+        assert convmodel("fit", *data, "-o", name, *NEW, "--seed", seed, "--dropout", "0.1").code == 0
     weights = [weights_digest(tmp_path / name) for name in "abc"]
     assert weights[0] == weights[1] != weights[2]
 
@@ -373,7 +379,7 @@ def test_long_personas_train_and_do_not_end_a_run(convmodel: Convmodel, tmp_path
     story = "I am a baker and I like to talk about bread and cake and about the sea where I was born. "
     train = write_jsonl(tmp_path / "train.jsonl", [{"turns": talk[:2], "persona": story * 2} for talk in TALKS])
     valid = write_jsonl(tmp_path / "valid.jsonl", [{"turns": talk[:2], "persona": story * 4} for talk in TALKS])
-    options = [option for option in FAST if option not in ("--max-length", "64")]
+    options = [option for option in NEW if option not in ("--max-length", "64")]
     outcome = convmodel("fit", train, valid, "-o", "out", *options)
     assert outcome.code == 0, outcome.err
     assert convmodel("generate", "-m", "out", "Hi!", "--persona", story).code == 0
@@ -477,7 +483,7 @@ def test_an_output_that_is_its_own_base_is_refused_and_kept(
 ) -> None:
     assert convmodel("fit", *data, "-o", "out", *FAST).code == 0
     before = weights_digest(tmp_path / "out")
-    outcome = convmodel("fit", *data, "--base", "./out", "-o", "out", "--overwrite", *FAST)
+    outcome = convmodel("fit", *data, "-o", "out", *FAST, "--overwrite", "--base", "./out")
     assert outcome.code == 2
     assert "the output is the base" in outcome.err
     assert weights_digest(tmp_path / "out") == before

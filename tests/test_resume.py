@@ -181,7 +181,7 @@ def wait_for(path: Path, child: Child) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(
     server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path, kills: int
 ) -> None:
@@ -218,9 +218,8 @@ def check_crash(server: Server, folder: Path, at: int, uninterrupted: Result) ->
 def test_a_crash_at_a_change_of_the_file_system_loses_nothing(
     server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path
 ) -> None:
-    """At every change of the start, and at a few of those that come again at each evaluation."""
     changes = count_changes(server, copy_workshop(workshop, tmp_path / "counted"), RUN)
-    places = random.Random(0).sample(range(1, changes + 1), 6)
+    places = random.Random(0).sample(range(1, changes + 1), 4)
     for at in places:
         check_crash(server, copy_workshop(workshop, tmp_path / f"w{at}"), at, uninterrupted)
 
@@ -253,7 +252,7 @@ def test_three_crashes_in_a_row_one_of_them_while_resuming_lose_nothing(
 def test_a_crash_while_a_run_is_replaced_leaves_a_folder_that_can_be_used_again(
     server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path
 ) -> None:
-    for at in (1, 4, 6, 12, 20):
+    for at in (4, 12):
         folder = copy_workshop(workshop, tmp_path / f"w{at}")
         server.run([*RUN, "--max-steps", "5"], folder).check()
         server.run([*RUN, "--overwrite"], folder, under=str(folder / "out"), crash_at=at).check(137)
