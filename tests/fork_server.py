@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import signal
 import sys
 import warnings
@@ -41,30 +42,40 @@ def main() -> None:
 
 
 def start(order: dict[str, Any]) -> int:
+    # Opened before the answer goes out: a terminal that nobody holds hangs up.
+    terminal = os.open(order["terminal"], os.O_RDWR | os.O_NOCTTY) if order["terminal"] else -1
     pid = os.fork()
     if pid:
+        if terminal >= 0:
+            os.close(terminal)
         return pid
     code = 1
     try:
-        code = run_child(order)
+        code = run_child(order, terminal)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
-def run_child(order: dict[str, Any]) -> int:
+def run_child(order: dict[str, Any], terminal: int) -> int:
     from convmodel_cli.cli.main import run
     from convmodel_cli.signals import stop_request
 
     os.chdir(order["folder"])
-    for number, name in ((0, os.devnull), (1, order["out"]), (2, order["err"])):
-        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-        os.dup2(handle, number)
+    os.environ.update(order["environment"])
+    if terminal >= 0:
+        os.login_tty(terminal)
+    else:
+        for number, name in ((0, order["stdin"] or os.devnull), (1, order["out"]), (2, order["err"])):
+            handle = os.open(name, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if number else 0), 0o666)
+            os.dup2(handle, number)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     warnings.simplefilter("ignore")
     stop_request.install()
     os.umask(order["umask"])
+    if order["largest_file"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest_file"],) * 2)
     if order["log"]:
         log_syncs(order["log"])
     if order["under"]:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,13 @@ class Order:
 
     arguments: list[str]
     folder: str
+    stdin: str = ""
     out: str = ""
     err: str = ""
+    terminal: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
     umask: int = 0o022
+    largest_file: int = 0
     under: str = ""
     crash_at: int = 0
     log: str = ""
@@ -63,7 +67,8 @@ class Child:
 
     def wait(self) -> Ended:
         code = self._server.ask({"wait": self.pid})["code"]
-        texts = [Path(path).read_text(encoding="utf-8") for path in (self._order.out, self._order.err)]
+        written = (self._order.out, self._order.err)
+        texts = [Path(path).read_text(encoding="utf-8") if Path(path).is_file() else "" for path in written]
         return Ended(128 - code if code < 0 else code, *texts)
 
 
@@ -86,7 +91,7 @@ class Server:
 
     def start(self, arguments: list[str], folder: Path, **options: Any) -> Child:
         name = f"{folder}/.out-{os.urandom(4).hex()}"
-        order = Order(arguments, str(folder), name, name + ".err", **options)
+        order = Order(arguments, str(folder), **{"out": name, "err": name + ".err", **options})
         return Child(self, self.ask(asdict(order))["pid"], order)
 
     def run(self, arguments: list[str], folder: Path, **options: Any) -> Ended:

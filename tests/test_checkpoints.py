@@ -151,7 +151,9 @@ def test_files_reach_the_disk_before_the_name_and_none_is_written_after_it(
     assert not [line for line in lines[renamed + 1 :] if f"open {named}" in line]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "missing"])
+@pytest.mark.parametrize(
+    "damage", ["flip", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("cut", "missing"))]
+)
 def test_a_run_passes_over_a_damaged_checkpoint_and_ends_the_same(
     server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path, damage: str
 ) -> None:
@@ -248,7 +250,7 @@ def commit_again(output: Path, path: Path, state: dict[str, Any]) -> None:
     save_checkpoint(output, int(path.name[5:]), state, write, 0, 2)
 
 
-@pytest.mark.parametrize("keep", ["1", "2", "3"])
+@pytest.mark.parametrize("keep", ["1", "3"])
 def test_as_many_checkpoints_are_kept_as_asked_and_all_go_when_the_run_is_done(
     server: Server, workshop: Path, tmp_path: Path, keep: str
 ) -> None:
@@ -292,6 +294,7 @@ def test_a_disk_too_small_for_the_run_is_refused_before_the_first_step(workshop:
     assert "Ep 1" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_read_only_place_is_refused_before_the_first_step(workshop: Path, tmp_path: Path) -> None:
     folder = copy_workshop(workshop, tmp_path / "w")
     remount = f"mount -o remount,ro tmpfs {folder}/disk"

@@ -6,10 +6,10 @@ import json
 import os
 import pty
 import select
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -31,8 +31,10 @@ from convmodel_cli.settings import (
     parse_duration,
     parse_split,
 )
+from harness import Child, Server
 from helpers import write_jsonl
 
+OnATerminal = Callable[..., str]
 _TERMINAL_SECONDS = 60
 
 GROUPS = {
@@ -174,17 +176,25 @@ def test_figures_are_shown_short() -> None:
     assert sparkline(list(range(500)), width=40)[-1] == "█"
 
 
-def on_a_terminal(arguments: list[str], typed: list[tuple[bytes, bytes]], folder: Path, **variables: str) -> bytes:
-    """Run the program on a pseudo-terminal; `typed` holds (what to wait for, what to type then)."""
-    pid, master = pty.fork()
-    if pid == 0:
-        os.chdir(folder)
-        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
-        environment.pop("CI", None)
-        environment.update(variables)
-        os.execve(sys.executable, [sys.executable, "-m", "convmodel_cli", *arguments], environment)
+@pytest.fixture
+def on_a_terminal(server: Server, tmp_path: Path) -> OnATerminal:
+    """Run a command on a pseudo-terminal; `typed` holds (what to wait for, what to type then)."""
+
+    def run(arguments: list[str], typed: list[tuple[bytes, bytes]], **variables: str) -> str:
+        master, slave = pty.openpty()
+        environment = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40", "CI": "", **variables}
+        child = server.start(arguments, tmp_path, terminal=os.ttyname(slave), environment=environment)
+        os.close(slave)
+        seen = watch(master, list(typed), child)
+        os.close(master)
+        return f"{seen.decode()}\nexit {child.wait().code}"
+
+    return run
+
+
+def watch(master: int, waiting: list[tuple[bytes, bytes]], child: Child) -> bytes:
+    """What the program writes until it ends, while it is typed to."""
     seen = b""
-    waiting = list(typed)
     position = 0
     end = time.monotonic() + _TERMINAL_SECONDS
     while time.monotonic() < end:
@@ -195,20 +205,16 @@ def on_a_terminal(arguments: list[str], typed: list[tuple[bytes, bytes]], folder
             continue
         try:
             chunk = os.read(master, 65536)
-        except OSError:
-            break
-        if not chunk:
-            break
+        except OSError:  # the program has ended
+            return seen
         seen += chunk
         if b"\x1b[6n" in chunk:  # the program asks where the cursor is
             os.write(master, b"\x1b[1;1R")
-    else:
-        os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    return seen + b"\nexit " + str(os.waitstatus_to_exitcode(status)).encode()
+    child.kill()
+    return seen
 
 
-def test_chat_on_a_terminal_keeps_the_conversation_and_obeys_commands(trained: str, tmp_path: Path) -> None:
+def test_chat_on_a_terminal_keeps_the_conversation_and_obeys_commands(trained: str, on_a_terminal: OnATerminal) -> None:
     typed = [
         (b"you>", b"What do you eat?\r"),
         (b"beans.", b"And to drink?\r"),
@@ -218,31 +224,31 @@ def test_chat_on_a_terminal_keeps_the_conversation_and_obeys_commands(trained: s
         (b"starts over", b"\x03"),
         (b"you>", b"/exit\r"),
     ]
-    seen = on_a_terminal(["chat", "-m", trained, "--greedy"], typed, tmp_path).decode()
+    seen = on_a_terminal(["chat", "-m", trained, "--greedy"], typed)
     assert seen.endswith("exit 0"), seen
     assert "I like rice and beans." in seen
 
 
-def test_ctrl_d_leaves_the_chat(trained: str, tmp_path: Path) -> None:
-    seen = on_a_terminal(["chat", "-m", trained], [(b"you>", b"\x04")], tmp_path).decode()
+def test_ctrl_d_leaves_the_chat(trained: str, on_a_terminal: OnATerminal) -> None:
+    seen = on_a_terminal(["chat", "-m", trained], [(b"you>", b"\x04")])
     assert seen.endswith("exit 0"), seen
 
 
-def test_ctrl_c_stops_a_response_and_the_chat_goes_on(trained: str, tmp_path: Path) -> None:
+def test_ctrl_c_stops_a_response_and_the_chat_goes_on(trained: str, on_a_terminal: OnATerminal, tmp_path: Path) -> None:
     options = ["--min-new-tokens", "3000", "--max-new-tokens", "3000"]
     folder = tmp_path / "long"
     subprocess.run(["cp", "-r", trained, str(folder)], check=True)
     record = json.loads((folder / "convmodel.json").read_text())
     (folder / "convmodel.json").write_text(json.dumps({**record, "max_context": 1024}))
     typed = [(b"you>", b"Hi!\r"), (b"bot>", b"\x03"), (b"[stopped]", b"/exit\r")]
-    seen = on_a_terminal(["chat", "-m", str(folder), *options], typed, tmp_path).decode()
+    seen = on_a_terminal(["chat", "-m", str(folder), *options], typed)
     assert seen.endswith("exit 0"), seen
 
 
-def test_a_run_on_a_terminal_draws_a_bar(workshop: Path, tmp_path: Path) -> None:
+def test_a_run_on_a_terminal_draws_a_bar(on_a_terminal: OnATerminal, tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "data.jsonl", [[f"a {number}", "c d"] for number in range(30)])
-    options = ["-o", "out", "--base", str(workshop / "tiny"), "--epochs", "3", "--batch-size", "1"]
-    seen = on_a_terminal(["fit", data, *options], [], tmp_path).decode()
+    options = ["-o", "out", "--epochs", "2", "--batch-size", "1"]
+    seen = on_a_terminal(["fit", data, *options], [])
     assert seen.endswith("exit 0"), seen
     for part in ("epoch ", "tok/s", "ETA", "lr ", " GB", "portability"):
         assert part in seen
@@ -263,18 +269,18 @@ def test_a_full_device_is_a_storage_error(trained: str, tmp_path: Path) -> None:
     assert "No space left" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_color_never_and_no_color_send_no_escape_codes_with_an_error(tmp_path: Path) -> None:
-    assert "\x1b" not in on_a_terminal(["fit", "nothing.jsonl", "--color", "never"], [], tmp_path).decode()
-    assert "\x1b" not in on_a_terminal(["fit", "nothing.jsonl"], [], tmp_path, NO_COLOR="1").decode()
+def test_color_never_and_no_color_send_no_escape_codes_with_an_error(on_a_terminal: OnATerminal) -> None:
+    assert "\x1b" not in on_a_terminal(["fit", "nothing.jsonl", "--color", "never"], [])
+    assert "\x1b" not in on_a_terminal(["fit", "nothing.jsonl"], [], NO_COLOR="1")
 
 
 @pytest.mark.parametrize("variable", [{"CI": "1"}, {"TERM": "dumb"}], ids=str)
 def test_a_run_in_ci_or_on_a_dumb_terminal_is_plain_lines(
-    workshop: Path, tmp_path: Path, variable: dict[str, str]
+    workshop: Path, on_a_terminal: OnATerminal, tmp_path: Path, variable: dict[str, str]
 ) -> None:
     data = write_jsonl(tmp_path / "data.jsonl", [[f"a {number}", "c d"] for number in range(30)])
     options = ["-o", "out", "--base", str(workshop / "tiny"), "--max-steps", "2", "--eval-every", "1"]
-    seen = on_a_terminal(["fit", data, *options], [], tmp_path, FORCE_COLOR="1", **variable).decode()
+    seen = on_a_terminal(["fit", data, *options], [], FORCE_COLOR="1", **variable)
     assert seen.endswith("exit 0"), seen
     assert seen.count("\nEp 1 (Step ") == 3
     assert "\x1b" not in seen and "\r" not in seen.replace("\r\n", "\n")
@@ -309,8 +315,8 @@ def test_help_on_a_pipe_has_no_escape_codes_whatever_the_environment(tmp_path: P
     assert b"\x1b" not in done.stdout
 
 
-def test_pasted_colour_codes_do_not_break_the_prompt(trained: str, tmp_path: Path) -> None:
+def test_pasted_colour_codes_do_not_break_the_prompt(trained: str, on_a_terminal: OnATerminal) -> None:
     typed = [(b"you>", b"\x1b[31mHi!\r"), (b"bot>", b"/exit\r")]
-    seen = on_a_terminal(["chat", "-m", trained, "--greedy"], typed, tmp_path).decode()
+    seen = on_a_terminal(["chat", "-m", trained, "--greedy"], typed)
     assert seen.endswith("exit 0"), seen
     assert "Unhandled" not in seen

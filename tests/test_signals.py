@@ -40,7 +40,12 @@ def folder(workshop: Path, tmp_path: Path) -> Path:
     return copy_workshop(workshop, tmp_path / "w")
 
 
-@pytest.mark.parametrize("phase", PHASES)
+FEW = ("reading the data", "in a step", "evaluation", "in a save")
+
+
+@pytest.mark.parametrize(
+    "phase", [pytest.param(phase, marks=() if phase in FEW else pytest.mark.slow) for phase in PHASES]
+)
 def test_a_signal_in_any_phase_ends_the_run_with_its_code_and_nothing_is_lost(
     server: Server, folder: Path, uninterrupted: Result, phase: str
 ) -> None:
@@ -75,13 +80,13 @@ def test_a_signal_while_the_program_is_being_imported_ends_it_at_once(name: str,
     assert "Traceback" not in rest
 
 
-@pytest.mark.parametrize("moments", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), CODES.items())
-def test_a_signal_at_a_random_moment_is_obeyed_and_the_run_goes_on_to_the_same_bits(
-    server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path, name: str, code: int, moments: int
+def test_a_signal_at_ten_random_moments_is_obeyed_and_the_run_goes_on_to_the_same_bits(
+    server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path, name: str, code: int
 ) -> None:
     random_numbers = random.Random(code)
-    for moment in range(moments):
+    for moment in range(10):
         folder = copy_workshop(workshop, tmp_path / f"w{moment}")
         child = server.start(RUN, folder)
         time.sleep(random_numbers.uniform(0.1, 0.6))
