@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from convmodel_cli.workflows.checkpoints import find_checkpoints
 from harness import RUN, STEPS, Child, Ended, Result, Server, assert_loads, copy_workshop, result_of
-from helpers import made_up_conversations, write_conversations
+from helpers import made_up_conversations, weights_digest, write_conversations
 
 STEP = "convmodel_cli.model.training:accumulate_gradients"
 RESUME = [*RUN, "--resume"]
@@ -73,6 +73,16 @@ def test_a_finished_run_says_so_and_prints_its_figures_again(server: Server, fol
     assert json.loads(again.out) == json.loads(first.out)
     assert server.run([*run, "--resume"], folder).check().out == "out\n"
     assert result_of(folder / "out") == before
+
+
+def test_a_run_that_crashed_when_all_but_its_report_was_done_is_finished_by_a_resume(
+    server: Server, folder: Path, uninterrupted: Result
+) -> None:
+    server.run(RUN, folder, signal_at="convmodel_cli.workflows.report:summarize", signal="SIGKILL", nth=10).check(137)
+    assert json.loads((folder / "out" / "convmodel.json").read_text())["finished"]["steps"] == STEPS
+    server.run(RESUME, folder).check()
+    assert 'class="state done"' in (folder / "out" / "report.html").read_text()
+    assert result_of(folder / "out") == uninterrupted
 
 
 def test_a_run_that_did_not_end_is_neither_replaced_nor_taken_up_by_chance(server: Server, folder: Path) -> None:
@@ -232,6 +242,22 @@ def test_a_crash_at_every_change_of_the_file_system_loses_nothing(
     assert changes > 100
     for at in range(1, changes + 1):
         check_crash(server, copy_workshop(workshop, tmp_path / f"w{at}"), at, uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_crash_while_the_checkpoints_of_a_finished_run_are_removed_leaves_no_trace(
+    server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path
+) -> None:
+    run = [word for word in RUN if word != "--keep-checkpoints"]
+    changes = count_changes(server, copy_workshop(workshop, tmp_path / "counted"), run)
+    for at in range(changes - 15, changes + 1):
+        folder = copy_workshop(workshop, tmp_path / f"w{at}")
+        server.run(run, folder, under=str(folder / "out"), crash_at=at).check(137)
+        assert_loads(folder / "out")
+        server.run([*run, "--resume"], folder).check()
+        assert weights_digest(folder / "out") == uninterrupted.best
+        assert not (folder / "out" / "checkpoints").exists()
+        assert not [path for path in (folder / "out").iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.slow)])

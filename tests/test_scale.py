@@ -111,7 +111,7 @@ def test_a_million_lines_are_checked_in_half_a_minute_and_memory_hardly_grows(tm
             roles = [{"role": role, "content": turn} for role, turn in zip(("user", "assistant"), turns, strict=True)]
             file.write(json.dumps(turns if shape == "list" else {"messages": roles}) + "\n")
     result = measured(
-        "(lambda d: [len(d.train), len(d.valid), *map(len, d.repeats())])(read_fit_data((path,), (), None))", path
+        "(lambda d: [len(d.train), len(d.valid), *map(len, d.repeats)])(read_fit_data((path,), (), None))", path
     )
     assert result["found"] == [950_000, 50_000, 0, 0]
     assert result["seconds"] < 30

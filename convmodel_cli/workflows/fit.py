@@ -18,11 +18,13 @@ from convmodel_cli.workflows.data import FitData, check_learned, notes_on_repeat
 from convmodel_cli.workflows.improve import prepare_training
 from convmodel_cli.workflows.plan import RunPlan, make_plan
 from convmodel_cli.workflows.record import read_finished, read_record, run_record
+from convmodel_cli.workflows.report import write_report
 from convmodel_cli.workflows.resume import compare, find_checkpoint, notes_on_changes
 from convmodel_cli.workflows.run import Progress, Run
 from convmodel_cli.workflows.run_folder import (
     check_model,
     check_output,
+    clear_temporaries,
 )
 from convmodel_cli.workflows.state import RunState
 
@@ -109,9 +111,11 @@ def read_data(request: FitRequest, run: RunSettings, training: TrainingSettings)
 
 
 def _already_finished(folder: Path, finished: Finished, run: RunSettings) -> Iterator[FitEvent]:
-    with locked(folder), storing(folder):  # and so remove what a crash at the very end left
+    with locked(folder), storing(folder):  # do what a crash at the very end may have left undone
+        clear_temporaries(folder)
         if not run.keep_checkpoints:
             remove_checkpoints(folder)
+        write_report(folder)
     yield Note(f"{folder}: this run is finished; train it further with: convmodel fit --base {folder} -o OTHER")
     yield finished
 
