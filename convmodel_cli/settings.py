@@ -81,7 +81,7 @@ class RunSettings:
 
     split: str | None = knob(None, "Split TRAIN by content into train, valid and test.", metavar="80/10/10")
     skip_bad: bool = knob(False, "Train on the good lines; count and list the bad ones.", flags=("--skip-bad",))
-    overwrite: bool = knob(False, "Replace the run in OUTPUT.", flags=("--overwrite",))
+    overwrite: bool = knob(False, "Replace the run in OUTPUT; --resume wins over it.", flags=("--overwrite",))
     resume: bool = knob(False, "Go on with the run in OUTPUT from its last checkpoint.", flags=("--resume",))
     allow_changes: bool = knob(
         False, "Let --resume go on with other data or settings, and record them.", flags=("--allow-changes",)
@@ -99,8 +99,6 @@ class RunSettings:
         check_limits(self)
         if self.split is not None:
             parse_split(self.split)
-        if self.resume and self.overwrite:
-            raise ValueError("--resume and --overwrite exclude each other: go on with the run, or replace it")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class StopRequest:
         """Handle the signals that this system has."""
         for name in EXIT_CODES:
             number = getattr(signal, name, None)
-            if number is not None:
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, self._handle)
 
     def hold(self) -> None:

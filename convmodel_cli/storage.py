@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -13,11 +14,12 @@ from pathlib import Path
 from convmodel_cli.errors import StorageError
 
 LOCK = ".lock"
+_HALF = ".half"  # the name of a file that is being written ends so
 
 
 def replace_file(target: Path, write: Callable[[Path], object]) -> None:
     """Write a file beside the target and rename it over the target once it is on the disk."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=_HALF, dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -55,9 +57,9 @@ def make_durable(path: Path) -> None:
 
 
 def temporaries(folder: Path, names: tuple[str, ...]) -> list[Path]:
-    """What a crash may have left in the folder of what was to get one of these names, or one that begins so."""
-    prefixes = tuple(f".{name}" for name in names)
-    return [path for path in folder.iterdir() if path.name.startswith(prefixes) and not path.is_symlink()]
+    """What a crash may have left in the folder of files that were to get one of these names."""
+    wanted = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.\w{{8}}{re.escape(_HALF)}")
+    return [path for path in folder.iterdir() if wanted.fullmatch(path.name) and not path.is_symlink()]
 
 
 @contextmanager

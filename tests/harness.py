@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from convmodel_cli.model.new import train_tokenizer
+from convmodel_cli.workflows.checkpoints import find_checkpoints
 from helpers import TINY_POSITIONS, made_up_conversations, weights_digest, write_conversations
 
 
@@ -102,6 +103,21 @@ class Server:
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+
+
+def resume(server: Server, folder: Path, run: list[str]) -> Ended:
+    """Go on with the run in `out`, and make sure that it is taken up where its newest checkpoint is."""
+    checkpoints = find_checkpoints(folder / "out")
+    record = folder / "out" / "convmodel.json"
+    finished = record.exists() and json.loads(record.read_text()).get("finished")
+    ended = server.run([*run, "--resume"], folder).check()
+    if finished:
+        assert "this run is finished" in ended.err
+    elif checkpoints:
+        assert f"going on after step {int(checkpoints[0].name[5:])}, from" in ended.err, ended.err
+    else:
+        assert "there is no checkpoint to resume, so the run starts over" in ended.err
+    return ended
 
 
 STEPS = 40

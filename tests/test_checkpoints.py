@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from convmodel_cli.errors import ModelError, StorageError
 from convmodel_cli.workflows.checkpoints import (
@@ -149,6 +151,10 @@ def test_files_reach_the_disk_before_the_name_and_none_is_written_after_it(
     assert max(synced) < before.index(f"fsync {new}")
     assert lines[renamed + 1] == "fsync out/checkpoints"
     assert not [line for line in lines[renamed + 1 :] if f"open {named}" in line]
+    for number, line in enumerate(lines):
+        if line.startswith("os.rename") and line.endswith(("out/model.safetensors", "out/convmodel.json")):
+            assert f"fsync {line.split()[1]}" in lines[:number], line
+            assert lines[number + 1] == "fsync out", line
 
 
 @pytest.mark.parametrize(
@@ -207,7 +213,7 @@ def test_all_checkpoints_damaged_is_an_error_and_never_silent(server: Server, wo
 
 @pytest.mark.parametrize(
     ("part", "named"),
-    [("random", "'random'"), ("progress", "'progress'"), ("journal_bytes", "'journal_bytes'"), ("run", "'run'")]
+    [("progress", "'progress'"), ("journal_bytes", "'journal_bytes'"), ("run", "'run'")]
     + [("progress.step", "'step'"), ("progress.nats_since", "'nats_since'")],
 )
 def test_a_state_that_lacks_a_part_is_refused_by_name(
@@ -236,6 +242,34 @@ def test_a_checkpoint_without_its_optimizer_is_refused_by_name(server: Server, w
     commit_again(folder / "out", path, state)
     ended = server.run([*RUN, "--resume"], folder).check(4)
     assert "optimizer.safetensors" in ended.err
+
+
+def test_an_optimizer_that_lacks_a_tensor_is_refused(server: Server, workshop: Path, tmp_path: Path) -> None:
+    folder = copy_workshop(workshop, tmp_path / "w")
+    stopped(server, folder, after=3)
+    [path] = find_checkpoints(folder / "out")
+    state = json.loads((path / "state.json").read_text())
+    file = path / "optimizer.safetensors"
+    with safe_open(str(file), "pt") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(file)
+    del tensors[min(tensors)]
+    save_file(tensors, file, metadata)
+    commit_again(folder / "out", path, state)
+    ended = server.run([*RUN, "--resume"], folder).check(4)
+    assert "optimizer.safetensors has" in ended.err
+
+
+def test_hidden_files_of_the_user_stay(server: Server, workshop: Path, tmp_path: Path) -> None:
+    folder = copy_workshop(workshop, tmp_path / "w")
+    stopped(server, folder, after=3)
+    mine = [".README.md.swp", ".config.json.mine", "checkpoints/.step-notes.txt", "checkpoints/.step-000001.new.txt"]
+    for name in mine:
+        (folder / "out" / name).write_text("mine")
+    (folder / "out" / ".model.safetensors.abcd1234.half").write_text("ours")
+    server.run([*RUN, "--resume"], folder).check()
+    assert all((folder / "out" / name).read_text() == "mine" for name in mine)
+    assert not (folder / "out" / ".model.safetensors.abcd1234.half").exists()
 
 
 def commit_again(output: Path, path: Path, state: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ import pytest
 from conftest import Convmodel
 from convmodel_cli.data.conversations import FileReport, iter_conversations, read_conversations, read_good_into
 from convmodel_cli.data.encoding import encode_conversations
+from convmodel_cli.data.formats import Conversation
 from convmodel_cli.data.lines import Counts, Problem
 from convmodel_cli.data.store import Conversations
 from convmodel_cli.errors import DataError, ModelError, UsageError
@@ -456,3 +457,34 @@ def test_without_the_extra_the_error_says_how_to_install_it(
         assert "hint: pip install 'convmodel[datasets]'" in outcome.err
     with pytest.raises(UsageError, match="expected the name of a data set"):
         read_conversations("hf:")
+
+
+def test_a_bad_row_of_a_table_ends_nothing_but_itself(tmp_path: Path) -> None:
+    rows = [b"prompt,response", *[b"a,b"] * 5, b"a,\xff", *[b"c,d"] * 4, b'e,"f"g', *[b"h,i"] * 3]
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"\n".join(rows))
+    records = list(iter_conversations(str(path)))
+    problems = [record.place.line for record in records if isinstance(record, Problem)]
+    good = [record.turns for record in records if isinstance(record, Conversation)]
+    assert problems == [7, 12]
+    assert good == [("a", "b")] * 5 + [("c", "d")] * 4 + [("h", "i")] * 3
+
+
+def test_a_conversation_whose_rows_are_bad_or_come_again_is_not_taken_in_part(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    rows = ["1,A,a", "1,B,b", "2,A,c", "2,B", "2,A,d", "2,B,e", "3,A,f", "3,B,g", "1,A,h", "1,B,i", "4,A,j", "4,B,k"]
+    path.write_text("\n".join(["conversation_id,speaker,text", *rows]))
+    records = list(iter_conversations(str(path)))
+    assert [record.turns for record in records if isinstance(record, Conversation)] == [
+        ("a", "b"),
+        ("f", "g"),
+        ("j", "k"),
+    ]
+    assert [record.place.line for record in records if isinstance(record, Problem)] == [5, 10]
+
+
+def test_a_number_of_thousands_of_digits_is_a_bad_value(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.json"
+    path.write_text('[["a", "b"], ["c", ' + "1" * 5000 + "]]")
+    *_, last = iter_conversations(str(path))
+    assert isinstance(last, Problem)

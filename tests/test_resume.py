@@ -6,14 +6,18 @@ import json
 import random
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from safetensors import safe_open
 
+from convmodel_cli.model.evaluation import Score
 from convmodel_cli.workflows.checkpoints import find_checkpoints
-from harness import RUN, STEPS, Child, Ended, Result, Server, assert_loads, copy_workshop, result_of
+from convmodel_cli.workflows.state import RunState, dump_state, load_state
+from harness import RUN, STEPS, Child, Ended, Result, Server, assert_loads, copy_workshop, result_of, resume
 from helpers import made_up_conversations, weights_digest, write_conversations
 
 STEP = "convmodel_cli.model.training:accumulate_gradients"
@@ -80,7 +84,7 @@ def test_a_run_that_crashed_when_all_but_its_report_was_done_is_finished_by_a_re
 ) -> None:
     server.run(RUN, folder, signal_at="convmodel_cli.workflows.report:summarize", signal="SIGKILL", nth=10).check(137)
     assert json.loads((folder / "out" / "convmodel.json").read_text())["finished"]["steps"] == STEPS
-    server.run(RESUME, folder).check()
+    resume(server, folder, RUN)
     assert 'class="state done"' in (folder / "out" / "report.html").read_text()
     assert result_of(folder / "out") == uninterrupted
 
@@ -90,8 +94,8 @@ def test_a_run_that_did_not_end_is_neither_replaced_nor_taken_up_by_chance(serve
     ended = server.run(RUN, folder).check(2)
     assert "--resume" in ended.err and "--overwrite" in ended.err and "-o" in ended.err
     assert find_checkpoints(folder / "out")[0].name == "step-000004"
-    ended = server.run([*RUN, "--resume", "--overwrite"], folder).check(2)
-    assert "exclude each other" in ended.err
+    ended = server.run([*RUN, "--resume", "--overwrite"], folder).check()
+    assert "going on after step 4" in ended.err
 
 
 CHANGED = {
@@ -122,8 +126,8 @@ def test_other_settings_are_refused_each_with_its_old_and_new_value(server: Serv
     ended = server.run(both, folder).check(4)
     assert "--seed: 3 -> 4; --threads: 1 -> 2" in ended.err
     (folder / "other").symlink_to(folder / "tiny")
-    ended = server.run(with_option("--base", "./other"), folder).check(4)
-    assert "--base: ./tiny -> ./other" in ended.err
+    ended = server.run([*with_option("--base", "./other"), "--allow-changes"], folder).check(4)
+    assert "another model" in ended.err and "--base: ./tiny -> ./other" in ended.err
     server.run([*RESUME, "--max-time", "1h", "--sample", "Hello"], folder).check()
 
 
@@ -173,6 +177,72 @@ def test_weights_from_beyond_the_checkpoint_do_not_outlive_a_change(server: Serv
     assert measured["loss"] == pytest.approx(record["loss"], rel=1e-9)
 
 
+def test_the_run_says_the_figures_of_the_weights_that_are_there(server: Server, folder: Path) -> None:
+    """Time is over before the weights from beyond the checkpoint have come again."""
+    place = "convmodel_cli.workflows.run:save_checkpoint"
+    server.run(RUN, folder, signal_at=place, signal="SIGKILL", nth=3).check(137)
+    ended = server.run([*RESUME, "--max-time", "0.001s", "--json"], folder).check()
+    arguments = ["eval", "valid.jsonl", "-m", "out", "--json", "--threads", "1"]
+    measured = json.loads(server.run(arguments, folder).check().out)
+    told = json.loads(ended.out)
+    assert told["best_step"] == 15
+    assert told["valid"]["loss"] == pytest.approx(measured["loss"], rel=1e-9)
+    assert json.loads((folder / "out" / "convmodel.json").read_text())["best"]["step"] == 15
+
+
+def test_a_change_that_makes_losses_incomparable_can_itself_be_resumed(server: Server, folder: Path) -> None:
+    stop_after(server, folder, 12).check(143)
+    path = folder / "valid.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"a", b"b", 1))
+    stop_after(server, folder, 1, run=[*RESUME, "--allow-changes"]).check(143)
+    server.run(RESUME, folder).check()
+    assert json.loads((folder / "out" / "convmodel.json").read_text())["best"]["loss"] > 0
+
+
+@pytest.mark.parametrize("damage", ["cut", "a model alone"])
+def test_a_resume_never_starts_over_where_a_model_would_be_lost(server: Server, folder: Path, damage: str) -> None:
+    run = [word for word in RUN if word != "--keep-checkpoints"]
+    server.run([*run, "--max-steps", "5"], folder).check()
+    record = folder / "out" / "convmodel.json"
+    content = json.loads(record.read_text())
+    if damage == "cut":
+        record.write_bytes(record.read_bytes()[:500])
+    else:  # as the Python face writes it
+        record.write_text(json.dumps({name: content[name] for name in ("base", "settings", "data", "max_context")}))
+    before = weights_digest(folder / "out")
+    server.run([*run, "--resume"], folder).check(4)
+    assert weights_digest(folder / "out") == before
+
+
+def test_another_budget_counts_from_the_resume_on(server: Server, folder: Path) -> None:
+    stop_after(server, folder, 4).check(143)
+    options = ["--micro-batch-tokens", "64", "--allow-changes", "--save-every", "1"]
+    stop_after(server, folder, 2, run=[*RESUME, *options]).check(143)
+    state = json.loads((find_checkpoints(folder / "out")[0] / "state.json").read_text())
+    assert state["progress"]["micro_batch_tokens"] == 64
+
+
+def test_patience_counts_on_over_a_stop(server: Server, folder: Path) -> None:
+    write_conversations(folder / "few.jsonl", made_up_conversations(4, seed=9))
+    run = [*WORSENS, "--patience", "3"]
+    server.run([*run, "-o", "whole"], folder).check()
+    for steps in (7, 2):
+        server.run([*run, "--resume"], folder, signal_at=STEP, signal="SIGTERM", nth=steps).check(143)
+    resume(server, folder, run)
+    assert result_of(folder / "out").journal[-1].replace('"out"', '"whole"') == result_of(folder / "whole").journal[-1]
+    assert json.loads((folder / "out" / "convmodel.json").read_text())["finished"]["stopped"] == "patience"
+
+
+def test_a_state_that_is_saved_is_the_state_that_is_loaded() -> None:
+    state = RunState(7, 2, 900, 950, 3.5, 12.25, 40, 5, 2.5, Score(10.0, 4, 9), 2, [(0, 3.0, None), (5, 2.75, 2.5)])
+    state.micro_batch_tokens, state.seconds = 64, 100.0
+    loaded = load_state(orjson.loads(orjson.dumps(dump_state(state))), state.since)
+    assert replace(loaded, seconds=100.0) == state
+    assert loaded.elapsed >= 100.0
+    empty = load_state(orjson.loads(orjson.dumps(dump_state(RunState(since=1.0)))), 1.0)
+    assert replace(empty, seconds=0.0) == RunState(since=1.0)
+
+
 def test_a_second_run_on_an_output_is_kept_out_and_a_dead_one_is_not_in_the_way(
     server: Server, folder: Path, uninterrupted: Result
 ) -> None:
@@ -182,7 +252,7 @@ def test_a_second_run_on_an_output_is_kept_out_and_a_dead_one_is_not_in_the_way(
     assert f"out: in use by another run, process {first.pid}" in second.err
     first.kill()
     first.wait()
-    server.run(RESUME, folder).check()
+    resume(server, folder, RUN)
     assert result_of(folder / "out") == uninterrupted
 
 
@@ -203,7 +273,7 @@ def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(
         time.sleep(random_numbers.uniform(0.02, 0.8))
         child.kill()
         killed += child.wait().code == 137
-        server.run(RESUME, folder).check()
+        resume(server, folder, RUN)
         assert result_of(folder / "out") == uninterrupted
     assert killed > kills / 2
 
@@ -221,7 +291,7 @@ def check_crash(server: Server, folder: Path, at: int, uninterrupted: Result) ->
     server.run(RUN, folder, under=under, crash_at=at).check(137)
     if (folder / "out" / "model.safetensors").exists():
         assert_loads(folder / "out")
-    server.run(RESUME, folder).check()
+    resume(server, folder, RUN)
     assert result_of(folder / "out") == uninterrupted
 
 
@@ -254,7 +324,7 @@ def test_a_crash_while_the_checkpoints_of_a_finished_run_are_removed_leaves_no_t
         folder = copy_workshop(workshop, tmp_path / f"w{at}")
         server.run(run, folder, under=str(folder / "out"), crash_at=at).check(137)
         assert_loads(folder / "out")
-        server.run([*run, "--resume"], folder).check()
+        resume(server, folder, run)
         assert weights_digest(folder / "out") == uninterrupted.best
         assert not (folder / "out" / "checkpoints").exists()
         assert not [path for path in (folder / "out").iterdir() if path.name.startswith(".")]
@@ -271,7 +341,7 @@ def test_three_crashes_in_a_row_one_of_them_while_resuming_lose_nothing(
         server.run(RUN, folder, under=under, crash_at=random_numbers.randint(40, 90)).check(137)
         server.run(RESUME, folder, under=under, crash_at=random_numbers.randint(1, 8)).check(137)
         server.run(RESUME, folder, under=under, crash_at=random_numbers.randint(9, 25)).check(137)
-        server.run(RESUME, folder).check()
+        resume(server, folder, RUN)
         assert result_of(folder / "out") == uninterrupted
 
 

@@ -14,10 +14,9 @@ import pytest
 from convmodel_cli.errors import Stopped
 from convmodel_cli.signals import StopRequest
 from convmodel_cli.workflows.checkpoints import find_checkpoints
-from harness import RUN, Result, Server, assert_loads, copy_workshop, result_of
+from harness import RUN, Result, Server, assert_loads, copy_workshop, result_of, resume
 
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
-RESUME = [*RUN, "--resume"]
 GO_ON = "go on with: convmodel " + " ".join(RUN) + " --resume"
 
 # phase -> (function that is called in it, its nth call, whether there is something to save)
@@ -59,7 +58,7 @@ def test_a_signal_in_any_phase_ends_the_run_with_its_code_and_nothing_is_lost(
         assert find_checkpoints(folder / "out")
     else:
         assert not find_checkpoints(folder / "out")
-    server.run(RESUME, folder).check()
+    resume(server, folder, RUN)
     assert result_of(folder / "out") == uninterrupted
 
 
@@ -95,7 +94,7 @@ def test_a_signal_at_ten_random_moments_is_obeyed_and_the_run_goes_on_to_the_sam
         assert ended.code in (code, 0)  # it may have been done already
         if find_checkpoints(folder / "out") and ended.code:
             assert GO_ON in ended.err
-        server.run(RESUME, folder).check()
+        resume(server, folder, RUN)
         assert result_of(folder / "out") == uninterrupted
 
 
@@ -116,7 +115,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_keeps_the_checkpoint_before(
     assert ended.code == 130
     newest = find_checkpoints(folder / "out")[0]
     assert newest.name in ("step-000015", "step-000016", "step-000017")
-    server.run(RESUME, folder).check()
+    resume(server, folder, RUN)
     assert result_of(folder / "out") == uninterrupted
 
 

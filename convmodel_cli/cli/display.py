@@ -23,6 +23,14 @@ from convmodel_cli.settings import ScreenSettings
 _BAD_LINES_SHOWN = 20
 
 
+class _Console(Console):
+    """A console whose reader may leave: what is said about the work must not end the work."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 class Screen:
     """The two streams of one command."""
 
@@ -32,14 +40,14 @@ class Screen:
         dumb = os.environ.get("TERM") == "dumb" or bool(os.environ.get("CI"))
         self.animated = on_terminal and not dumb and not settings.no_progress and not settings.quiet
         self._dumb = dumb
-        self.console = self._console(sys.stderr, self.animated)
+        self.console = self._console(_Console, sys.stderr, self.animated)
 
-    def _console(self, stream: Any, animated: bool) -> Console:
+    def _console(self, kind: type[Console], stream: Any, animated: bool) -> Console:
         on_terminal = stream is not None and stream.isatty()
         colored = self.settings.color == "always" or (
             self.settings.color == "auto" and on_terminal and not self._dumb and "NO_COLOR" not in os.environ
         )
-        return Console(
+        return kind(
             file=stream,
             force_terminal=animated or colored,
             no_color=not colored,
@@ -55,14 +63,14 @@ class Screen:
 
     def result_lines(self, lines: Iterable[Text]) -> None:
         """Lines of the result that may have colour; what is in them is escaped already."""
-        console = self._console(sys.stdout, animated=False)
+        console = self._console(Console, sys.stdout, animated=False)
         for line in lines:
             console.print(line, soft_wrap=True)
 
     @property
     def result_width(self) -> int:
         """Characters in a line of stdout."""
-        return self._console(sys.stdout, animated=False).width
+        return self._console(Console, sys.stdout, animated=False).width
 
     def write(self, text: str) -> None:
         """A part of a line of the result, visible at once."""

@@ -52,6 +52,32 @@ class MicroBatch:
     def num_targets(self) -> int:
         return len(self.target_ids)
 
+    def halves(self) -> tuple[MicroBatch, MicroBatch]:
+        """The first and the last rows; `num_tokens` and `num_bytes` stay with the first."""
+        middle, tokens = self.ids.shape[0] // 2, self.ids.shape[1]
+        early = self.predict_from < middle * tokens
+        types = (None, None) if self.types is None else (self.types[:middle], self.types[middle:])
+        return (
+            MicroBatch(
+                self.ids[:middle],
+                types[0],
+                self.with_types[:middle],
+                self.predict_from[early],
+                self.target_ids[early],
+                self.num_tokens,
+                self.num_bytes,
+            ),
+            MicroBatch(
+                self.ids[middle:],
+                types[1],
+                self.with_types[middle:],
+                self.predict_from[~early] - middle * tokens,
+                self.target_ids[~early],
+                0,
+                0,
+            ),
+        )
+
     def to(self, device: torch.device) -> MicroBatch:
         if device.type == "cpu":
             return self

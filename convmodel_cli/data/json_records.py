@@ -127,7 +127,9 @@ class _Text:
                     return value
             except json.JSONDecodeError as error:
                 fault = error.msg
-            except (RecursionError, BadRecord) as error:
+            except BadRecord as error:
+                raise _broken(error) from None
+            except (RecursionError, ValueError) as error:  # too deep, or a number of thousands of digits
                 raise _broken(error) from None
             if self._ended:
                 raise _broken(fault)

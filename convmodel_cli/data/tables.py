@@ -38,32 +38,43 @@ def _read_table(stream: IO[bytes], counts: lines.Counts, delimiter: str) -> Reco
         yield 1, BadRecord(f"expected the columns prompt,response or conversation_id,speaker,text, got {found}")
 
 
-def _rows(stream: IO[bytes], counts: lines.Counts, delimiter: str) -> Iterator[tuple[int, Any]]:
-    """(line on which it begins, cells or BadRecord) for each row that is not blank."""
+def _rows(stream: IO[bytes], counts: lines.Counts, delimiter: str) -> Records:
+    """(line on which it begins, cells or BadRecord) for each row that is not blank; after a bad one it goes on."""
     csv.field_size_limit(lines.MAX_LINE_BYTES)
-    numbered = lines.numbered_lines(stream, counts)
-
-    def text() -> Iterator[str]:
-        for _, line in numbered:
-            if isinstance(line, BadRecord):
-                raise line
-            yield lines.decode(line) + "\n"
-
-    reader = csv.reader(text(), delimiter=delimiter, strict=True)
+    text = _Text(stream, counts)
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
     while True:
-        begins = reader.line_num + 1
+        begins = text.number + 1
         try:
             row = next(reader)
         except StopIteration:
             return
-        except (csv.Error, BadRecord) as error:
-            fault = error if isinstance(error, BadRecord) else BadRecord(f"expected a row of a table, got {error}")
-            yield reader.line_num + isinstance(error, BadRecord), fault
-            return
-        if any(cell.strip() for cell in row):
-            yield begins, row
+        except BadRecord as error:
+            yield text.number, error
+        except csv.Error as error:
+            yield begins, BadRecord(f"expected a row of a table, got {error}")
         else:
-            counts.blank += 1
+            if any(cell.strip() for cell in row):
+                yield begins, row
+            else:
+                counts.blank += 1
+
+
+class _Text:
+    """The lines of a table as text; unlike a generator it goes on after a line that is none."""
+
+    def __init__(self, stream: IO[bytes], counts: lines.Counts) -> None:
+        self._numbered = lines.numbered_lines(stream, counts)
+        self.number = 0
+
+    def __iter__(self) -> _Text:
+        return self
+
+    def __next__(self) -> str:
+        self.number, line = next(self._numbered)
+        if isinstance(line, BadRecord):
+            raise line
+        return lines.decode(line) + "\n"
 
 
 def _named(row: list[str], columns: list[str]) -> Any:
@@ -74,21 +85,25 @@ def _named(row: list[str], columns: list[str]) -> Any:
 
 def _grouped(rows: Iterator[tuple[int, Any]], columns: list[str]) -> Records:
     parts: list[dict[str, str]] = []
-    current, first, size = "", 0, 0
-    done: set[str] = set()
+    current: str | None = None
+    first, size, spoilt = 0, 0, False
+    done: set[str | None] = set()
     for number, row in rows:
         named = row if isinstance(row, BadRecord) else _named(row, columns)
         if isinstance(named, BadRecord):
             yield number, named
+            parts, spoilt = [], True  # a conversation without one of its rows is another one
             continue
-        if parts and named["conversation_id"] != current:
-            yield first, parts
-            parts = []
-        if not parts:
-            current, first, size = named["conversation_id"], number, 0
-            if current in done:
-                yield number, BadRecord(f"expected the rows of a conversation together, got {current!r} again")
+        if named["conversation_id"] != current:
+            if parts:
+                yield first, parts
             done.add(current)
+            current, parts, first, size = named["conversation_id"], [], number, 0
+            spoilt = current in done
+            if spoilt:
+                yield number, BadRecord(f"expected the rows of a conversation together, got {current!r} again")
+        if spoilt:
+            continue
         parts.append({"speaker": named["speaker"], "text": named["text"]})
         size += len(named["speaker"]) + len(named["text"])
         if size > lines.MAX_LINE_BYTES:

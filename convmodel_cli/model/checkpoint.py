@@ -209,10 +209,11 @@ def save_weights(model: LanguageModel, folder: Path, metadata: Mapping[str, str]
     replace_file(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt", **metadata}))
 
 
-def weights_step(folder: Path) -> int:
-    """The step of which the folder's weights are, as their file says; 0 if it does not."""
+def weights_origin(folder: Path) -> tuple[int, float]:
+    """(step, loss) of the folder's weights as their file says; step 0 and not a number if it does not."""
     with safe_open(str(folder / WEIGHTS), "pt") as file:
-        return int((file.metadata() or {}).get("step", 0))
+        metadata = file.metadata() or {}
+    return int(metadata.get("step", 0)), float(metadata.get("loss", "nan"))
 
 
 def load_weights(model: LanguageModel, folder: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from convmodel_cli.data.batching import MicroBatch, collate, cut
 from convmodel_cli.data.encoding import Sequences
 from convmodel_cli.errors import TrainingError
-from convmodel_cli.model.compute import Compute, evaluating, exact, is_out_of_memory
+from convmodel_cli.model.compute import Compute, evaluating, exact, is_out_of_memory, release_memory
 from convmodel_cli.model.language_model import LanguageModel, target_losses
 
 
@@ -60,19 +60,24 @@ def evaluate(model: LanguageModel, batches: Iterable[MicroBatch], compute: Compu
     """
     score = Score()
     for batch in batches:
-        try:
-            with evaluating(model.network), compute.forward():
-                nats = float(exact(target_losses(model, batch.to(compute.device))).sum())
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            rows, tokens = batch.ids.shape
-            raise TrainingError(
-                f"out of memory in an evaluation of {rows} sequences of {tokens} tokens",
-                "lower --micro-batch-tokens of fit, --batch-size of eval, or --max-length",
-            ) from error
+        nats = _nats(model, batch, compute)
         score = Score(score.nats + nats, score.targets + batch.num_targets, score.num_bytes + batch.num_bytes)
         yield score
+
+
+def _nats(model: LanguageModel, batch: MicroBatch, compute: Compute) -> float:
+    """The sum over a micro-batch, by halves if it does not fit into memory; raises TrainingError if no row does."""
+    try:
+        with evaluating(model.network), compute.forward():
+            return float(exact(target_losses(model, batch.to(compute.device))).sum())
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    rows, tokens = batch.ids.shape
+    if rows == 1:
+        raise TrainingError(f"out of memory in the evaluation of {tokens} tokens", "lower --max-length")
+    release_memory(compute.device)
+    return sum(_nats(model, half, compute) for half in batch.halves())
 
 
 def final_score(scores: Iterable[Score]) -> Score:

@@ -138,18 +138,24 @@ def _accumulate_in_memory(
         batches = micro_batches(sequences, plan.sequences, plan.with_types, budget)
         try:
             return accumulate_gradients(model, batches, compute), batches, budget
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
+        except _MemoryFull as full:
+            rows, tokens = full.shape
         model.network.zero_grad(set_to_none=True)
         release_memory(compute.device)
-        rows, tokens = max((batch.ids.shape for batch in batches), key=lambda shape: shape[0] * shape[1])
-        if max(batch.ids.shape[0] for batch in batches) == 1:
+        if rows == 1:
             raise TrainingError(
                 f"step {plan.number}: out of memory with a single sequence of {tokens} tokens",
                 "lower --max-length, or take a smaller --base",
             )
-        budget = rows * tokens // 2
+        budget = min(budget, rows * tokens) // 2
+
+
+class _MemoryFull(Exception):  # noqa: N818  it never leaves this module
+    """Memory ran out in a micro-batch of this shape (rows, tokens)."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self.shape = shape
 
 
 def accumulate_gradients(model: LanguageModel, batches: list[MicroBatch], compute: Compute) -> float:
@@ -161,9 +167,14 @@ def accumulate_gradients(model: LanguageModel, batches: list[MicroBatch], comput
     num_targets = sum(batch.num_targets for batch in batches)
     total = 0.0
     for batch in batches:
-        with compute.forward():
-            losses = target_losses(model, batch.to(compute.device))
-        (losses.sum() / num_targets).backward()
+        try:
+            with compute.forward():
+                losses = target_losses(model, batch.to(compute.device))
+            (losses.sum() / num_targets).backward()
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise _MemoryFull(batch.ids.shape) from None
+            raise
         total += float(exact(losses.detach()).sum())
     return total / num_targets
 

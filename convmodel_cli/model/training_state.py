@@ -9,11 +9,10 @@ Random numbers need no state: those of each step are drawn from a stream keyed b
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model, save_file, save_model
 from torch import Tensor
 
 from convmodel_cli.errors import ModelError, TrainingError
@@ -28,7 +27,7 @@ def save_training_state(model: LanguageModel, optimizers: Optimizers, folder: Pa
     """Write both files into the folder."""
     save_model(model.network, str(folder / WEIGHTS))
     tensors = {name: tensor.contiguous() for name, tensor in _optimizer_tensors(model, optimizers).items()}
-    save_file(tensors, folder / OPTIMIZER)
+    save_file(tensors, folder / OPTIMIZER, metadata={"tensors": str(len(tensors))})
 
 
 def load_training_state(
@@ -38,7 +37,7 @@ def load_training_state(
     try:
         load_model(model.network, folder / WEIGHTS)
         if with_optimizers:
-            _load_optimizers(model, optimizers, load_file(folder / OPTIMIZER))
+            _load_optimizers(model, optimizers, folder / OPTIMIZER)
     except (OSError, RuntimeError, SafetensorError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{folder}: expected the state of this model, got something else ({reason})") from error
@@ -79,23 +78,20 @@ def _optimizer_tensors(model: LanguageModel, optimizers: Optimizers) -> dict[str
     }
 
 
-def _load_optimizers(model: LanguageModel, optimizers: Optimizers, tensors: dict[str, Tensor]) -> None:
+def _load_optimizers(model: LanguageModel, optimizers: Optimizers, path: Path) -> None:
+    with safe_open(str(path), "pt") as file:
+        saved = (file.metadata() or {}).get("tensors")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+    if str(len(tensors)) != saved:
+        raise ValueError(f"{path.name} has {len(tensors)} tensors of {saved or 'an unknown number'}")
     names = _names(model)
-    wanted = {
-        f"{number}.{names[parameter]}"
-        for number, optimizer in enumerate(optimizers)
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
-    states: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        owner, _, quantity = name.rpartition(".")
-        states.setdefault(owner, {})[quantity] = tensor
-    if states.keys() - wanted:
-        raise KeyError(f"there is no parameter {min(states.keys() - wanted)}")
     for number, optimizer in enumerate(optimizers):
-        packed: dict[str, Any] = optimizer.state_dict()
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        owners = [f"{number}.{names[parameter]}" for parameter in parameters]
-        packed["state"] = {index: states[owner] for index, owner in enumerate(owners) if owner in states}
-        optimizer.load_state_dict(packed)
+        states: dict[int, dict[str, Tensor]] = {}
+        for index, parameter in enumerate(parameters):
+            prefix = f"{number}.{names[parameter]}."
+            for name in [name for name in tensors if name.rpartition(".")[0] + "." == prefix]:
+                states.setdefault(index, {})[name.removeprefix(prefix)] = tensors.pop(name)
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+    if tensors:
+        raise ValueError(f"{path.name} has {min(tensors)}, for which there is no parameter")

@@ -22,12 +22,13 @@ from typing import Any
 import orjson
 
 from convmodel_cli.errors import ModelError
-from convmodel_cli.storage import commit_folder, make_durable, need_space, storing, temporaries
+from convmodel_cli.storage import commit_folder, make_durable, need_space, storing
 
 CHECKPOINTS = "checkpoints"
 STATE = "state.json"
 MANIFEST = "manifest.json"
-_NAME = re.compile(r"step-(\d{6,})")
+_NAME = re.compile(r"step-\d{6,}")
+_HALF = re.compile(r"\.step-\d{6,}\.(new|old)")  # being written, being removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +140,9 @@ def remove_half_checkpoints(output: Path) -> None:
     """Remove what a crash left of checkpoints that were being written or removed."""
     folder = output / CHECKPOINTS
     if folder.is_dir():
-        for path in temporaries(folder, ("step-",)):
-            shutil.rmtree(path)
+        for path in folder.iterdir():
+            if _HALF.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
 
 
 def _compare(path: Path, expected: Any) -> str:

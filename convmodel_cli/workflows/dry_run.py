@@ -38,7 +38,7 @@ def dry_run(
         test_conversations=len(data.test),
         duplicates=tuple(duplicates),
         overlap=tuple(overlap),
-        run=describe_run(model, plan, compute, request.output, len(data.train), len(data.valid)),
+        run=describe_run(model, plan, compute, request.output, data),
         valid_sequences=0 if plan.valid is None else len(plan.valid),
         cut_conversations=plan.train.num_cut,
         lengths=tuple(Bin(*row) for row in histogram(plan.train.lengths, _BINS)),

@@ -8,20 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convmodel_cli.errors import UsageError
+from convmodel_cli.errors import ModelError, StorageError, UsageError
 from convmodel_cli.events import Finished, Note, Resumed, Started
 from convmodel_cli.settings import NEW_BASES, ComputeSettings, RunSettings, TrainingSettings
 from convmodel_cli.signals import StopRequest
 from convmodel_cli.storage import locked, storing
-from convmodel_cli.workflows.checkpoints import remove_checkpoints
+from convmodel_cli.workflows.checkpoints import find_checkpoints, remove_checkpoints
 from convmodel_cli.workflows.data import FitData, check_learned, notes_on_repeats, read_fit_data
 from convmodel_cli.workflows.improve import prepare_training
 from convmodel_cli.workflows.plan import RunPlan, make_plan
 from convmodel_cli.workflows.record import read_finished, read_record, run_record
 from convmodel_cli.workflows.report import write_report
-from convmodel_cli.workflows.resume import compare, find_checkpoint, notes_on_changes
+from convmodel_cli.workflows.resume import Resumption, compare, find_checkpoint, notes_on_changes
 from convmodel_cli.workflows.run import Progress, Run
 from convmodel_cli.workflows.run_folder import (
+    check_content,
     check_model,
     check_output,
     clear_temporaries,
@@ -73,24 +74,28 @@ def fit(
     context = known_context(request.base if checkpoint is None else request.output)
     plan = make_plan(model, request.base, data.train, data.valid, training, compute, context)
     yield from _notes_on_settings(request.base, model, training)
-    record = run_record(request.base, data, plan, training, compute, model)
-    resumption = None if checkpoint is None else compare(checkpoint, record, run.allow_changes)
     going = Run(
         model=model,
         optimizers=prepare_training(model, plan, compute),
         plan=plan,
         compute=compute,
         state=RunState(since=started),
-        record=record,
+        record=run_record(request.base, data, plan, training, compute, model),
         folder=folder,
         settings=run,
         where=data.train.where,
         stop=stop or StopRequest(),
     )
-    description = describe_run(model, plan, compute, request.output, len(data.train), len(data.valid))
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    resumption = None if checkpoint is None else compare(checkpoint, going.record, run.allow_changes)
+    yield from _go(going, data, describe_run(model, plan, compute, request.output, data), resumption)
+
+
+def _go(going: Run, data: FitData, description: Started, resumption: Resumption | None) -> Iterator[FitEvent]:
+    """Take the folder, and train."""
+    with storing(going.folder):
+        going.folder.mkdir(parents=True, exist_ok=True)
+    with locked(going.folder):
+        _check_unchanged(going, resumption)
         if resumption is None:
             going.start(data.test)
             yield from going.go(description)
@@ -99,6 +104,17 @@ def fit(
             going.take_up(resumption)
             path = str(resumption.checkpoint.path)
             yield from going.go(Resumed(going.state.step, path, resumption.changes, description))
+
+
+def _check_unchanged(going: Run, resumption: Resumption | None) -> None:
+    """Look again at what was looked at before the data was read; raises StorageError if another run has been here."""
+    check_content(going.folder, going.settings)
+    if not going.settings.resume:
+        return
+    there = find_checkpoints(going.folder)
+    as_expected = not there if resumption is None else resumption.checkpoint.path in there
+    if read_finished(going.folder) or not as_expected:
+        raise StorageError(f"{going.folder}: another run has written here meanwhile", "try again")
 
 
 def read_data(request: FitRequest, run: RunSettings, training: TrainingSettings) -> Generator[Note, None, FitData]:
@@ -158,15 +174,20 @@ def load_base(base: str, data: FitData, training: TrainingSettings, seed: int) -
 
 
 def load_run(folder: Path) -> LanguageModel:
-    """The model of a run that broke off."""
+    """The model of a run that broke off; its weights are those of the best step so far."""
     from convmodel_cli.model.checkpoint import load_model
 
-    return load_model(str(folder.resolve()))
+    try:
+        return load_model(str(folder.resolve()))
+    except ModelError as error:
+        error.hint = (
+            "the best weights of the run are lost; to go on from its checkpoint, copy the model.safetensors there "
+            f"to {folder}, and resume"
+        )
+        raise
 
 
-def describe_run(
-    model: LanguageModel, plan: RunPlan, compute: Compute, output: str | None, train: int, valid: int
-) -> Started:
+def describe_run(model: LanguageModel, plan: RunPlan, compute: Compute, output: str, data: FitData) -> Started:
     return Started(
         base=plan.base,
         output=output,
@@ -174,10 +195,10 @@ def describe_run(
         device=compute.device.type,
         precision=compute.precision,
         threads=compute.threads,
-        train_conversations=train,
+        train_conversations=len(data.train),
         train_sequences=len(plan.train),
         train_targets=plan.train.num_targets,
-        valid_conversations=valid,
+        valid_conversations=len(data.valid),
         max_length=plan.max_length,
         epochs=plan.epochs,
         steps=plan.steps,

@@ -171,6 +171,20 @@ def sample_response(model: LanguageModel, plan: RunPlan, compute: Compute, step:
     return Sampled(step, plan.sample, response.text)
 
 
+def adopt_weights(
+    model: LanguageModel, plan: RunPlan, compute: Compute, state: RunState, step: int, loss: float
+) -> None:
+    """Make the weights in the model the best of the run: they are of `step`, which the state has not come to know."""
+    from convmodel_cli.model.evaluation import evaluate, evaluation_batches, final_score
+
+    state.best_step, state.best_loss, state.best_valid = step, loss, None
+    if plan.valid is not None:
+        with_types = plan.speaker_ids != "off"
+        batches = evaluation_batches(plan.valid, with_types, plan.evaluation_budget, max_batches=plan.eval_batches)
+        state.best_valid = final_score(evaluate(model, batches, compute))
+        state.best_loss = state.best_valid.loss
+
+
 def conclude(
     model: LanguageModel, plan: RunPlan, compute: Compute, state: RunState, output: str | None, stop: StopRequest
 ) -> Finished:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,22 +84,35 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_finished(folder: Path) -> Finished | None:
-    """How the run in the folder ended, or None if it did not."""
+    """How the run in the folder ended, or None if it did not; raises ModelError for a record that is damaged."""
     finished = read_content(folder).get("finished")
     if finished is None:
         return None
-    sample = finished["sample"] and Sampled(**finished["sample"])
-    losses = tuple(tuple(row) for row in finished["losses"])
-    return Finished(**{**finished, "model": str(folder), "sample": sample, "losses": losses})
+    try:
+        known = {setting.name: finished[setting.name] for setting in fields(Finished)}
+        known["sample"] = known["sample"] and Sampled(**known["sample"])
+        known["losses"] = tuple(tuple(row) for row in known["losses"])
+        return Finished(**{**known, "model": str(folder)})
+    except (KeyError, TypeError) as error:
+        raise _no_record(folder / RECORD, error) from None
 
 
 def read_content(folder: Path) -> dict[str, Any]:
-    """All of convmodel.json; empty if there is none or it cannot be read."""
+    """All of convmodel.json, empty if there is none; raises ModelError if it is damaged."""
+    path = folder / RECORD
     try:
-        content = orjson.loads((folder / RECORD).read_bytes())
-    except (OSError, orjson.JSONDecodeError):
+        content = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
         return {}
-    return content if isinstance(content, dict) else {}
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise _no_record(path, error) from None
+    if not isinstance(content, dict):
+        raise _no_record(path, TypeError(type(content).__name__))
+    return content
+
+
+def _no_record(path: Path, error: Exception) -> ModelError:
+    return ModelError(f"{path}: expected the record of a run, got something else ({error})")
 
 
 def _versions() -> dict[str, str]:
@@ -110,10 +123,10 @@ def _versions() -> dict[str, str]:
 def read_record(folder: str) -> RunRecord:
     """The record of a run, or the defaults for a folder that has none."""
     path = Path(folder).expanduser() / RECORD
-    if not path.is_file():
+    content = read_content(path.parent)
+    if not content:
         return RunRecord()
     try:
-        content = orjson.loads(path.read_bytes())
         settings = content["settings"]
         record = RunRecord(
             speaker_ids=settings["speaker_ids"],
@@ -123,8 +136,8 @@ def read_record(folder: str) -> RunRecord:
             base=content["base"],
             sample=content["data"]["sample"],
         )
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: expected the record of a run, got something else ({error})") from None
+    except (KeyError, TypeError) as error:
+        raise _no_record(path, error) from None
     for name, kind in (("speaker_ids", str), ("learn", str), ("max_length", int | None), ("max_context", int | None)):
         if not isinstance(getattr(record, name), kind):
             raise ModelError(f"{path}: expected the record of a run, got {getattr(record, name)!r} for {name}")

@@ -10,12 +10,15 @@ from typing import Any
 from convmodel_cli.errors import ModelError
 from convmodel_cli.events import Note
 from convmodel_cli.workflows.checkpoints import Checkpoint, newest_sound
+from convmodel_cli.workflows.record import read_content
 
 # These decide when a run ends and what it shows, not what it learns.
 _FREE_TO_CHANGE = ("max_time", "sample")
 # With another of these the losses of before and after cannot be compared.
 _MEASURE = ("VALID", "--learn", "--max-length", "--speaker-ids", "--eval-batches")
-_PARTS = ("run", "random", "progress", "journal_bytes")
+# With another of these there is another model.
+_FIXED = ("--base", "--vocab-size")
+_PARTS = ("run", "progress", "journal_bytes")
 _NONE = "none"
 
 
@@ -35,18 +38,33 @@ class Resumption:
     def has_other_optimizer(self) -> bool:
         return any(change.startswith("--optimizer:") for change in self.changes)
 
+    @property
+    def has_other_budget(self) -> bool:
+        return any(change.startswith("--micro-batch-tokens:") for change in self.changes)
+
 
 def find_checkpoint(output: Path) -> tuple[Checkpoint | None, list[Note]]:
     """(the checkpoint to go on from, what the user should know about it); raises ModelError if none is usable."""
     checkpoint, damaged = newest_sound(output)
     notes = [Note(f"{damage.path}: {damage.reason}; passed over", warning=True) for damage in damaged]
     if checkpoint is None:
+        _check_that_nothing_is_lost(output)
         return None, [Note(f"{output}: there is no checkpoint to resume, so the run starts over", warning=True)]
     notes += [Note(f"{checkpoint.path}: {name} does not belong there", warning=True) for name in checkpoint.unknown]
     for part in _PARTS:
         if part not in checkpoint.state:
             raise ModelError(f"{checkpoint.path}: expected {part!r} in state.json, got none")
     return checkpoint, notes
+
+
+def _check_that_nothing_is_lost(output: Path) -> None:
+    """Only a run that `fit` began and that never came to a checkpoint may start over."""
+    content = read_content(output)
+    if content and "best" not in content:
+        raise ModelError(
+            f"{output}: expected a run to resume, got a model and no checkpoint",
+            f"train it further with: convmodel fit --base {output} -o OTHER",
+        )
 
 
 def identity(record: Mapping[str, Any]) -> dict[str, str]:
@@ -74,6 +92,11 @@ def compare(checkpoint: Checkpoint, record: Mapping[str, Any], allow_changes: bo
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     )
+    if any(change.startswith(tuple(f"{name}:" for name in _FIXED)) for change in changes):
+        raise ModelError(
+            f"{checkpoint.path}: this is another model than that of the run: " + "; ".join(changes),
+            "give the same --base and --vocab-size, or start another run with -o",
+        )
     if changes and not allow_changes:
         raise ModelError(
             f"{checkpoint.path}: this is not the run that was broken off: " + "; ".join(changes),

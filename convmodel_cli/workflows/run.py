@@ -23,7 +23,7 @@ from convmodel_cli.signals import StopRequest
 from convmodel_cli.storage import need_space, storing
 from convmodel_cli.workflows.checkpoints import find_checkpoints, remove_checkpoints, save_checkpoint
 from convmodel_cli.workflows.history import History
-from convmodel_cli.workflows.improve import RunEvent, conclude, improve
+from convmodel_cli.workflows.improve import RunEvent, adopt_weights, conclude, improve
 from convmodel_cli.workflows.journal import Journal
 from convmodel_cli.workflows.plan import RunPlan
 from convmodel_cli.workflows.record import best_figures, read_content, write_record
@@ -79,7 +79,7 @@ class Run:
 
     def take_up(self, resumption: Resumption) -> None:
         """Put everything back as it was at the checkpoint; raises ModelError if it does not hold that."""
-        from convmodel_cli.model.checkpoint import weights_step
+        from convmodel_cli.model.checkpoint import weights_origin
         from convmodel_cli.model.training_state import load_training_state
 
         checkpoint = resumption.checkpoint
@@ -89,12 +89,15 @@ class Run:
         except (KeyError, TypeError) as error:
             raise ModelError(f"{checkpoint.path}: expected {error} in state.json, got none") from None
         self._saved_step = self.state.step
+        if resumption.has_other_budget:
+            self.state.micro_batch_tokens = 0
+        step, loss = weights_origin(self.folder)
         # Weights from beyond the checkpoint come again if nothing has changed, and perhaps never if something has.
-        from_beyond = bool(resumption.changes) and weights_step(self.folder) > self.state.step
-        if resumption.measures_otherwise or from_beyond:
+        if resumption.measures_otherwise or (resumption.changes and step > self.state.step):
             self.state.best_loss = math.inf
         before = read_content(self.folder)
-        self.record["best"] = before.get("best", best_figures(self.state))  # that of the weights in the folder
+        best = before.get("best") or {}
+        self.record["best"] = best if best.get("step") == step else {"step": step, "loss": loss, "valid": None}
         self.record["changes"] = before.get("changes", [])
         if resumption.changes:
             self.record["changes"].append({"step": self.state.step, "changes": list(resumption.changes)})
@@ -119,6 +122,8 @@ class Run:
             raise self._with_what_is_kept(self._with_lines(error)) from error
         except StorageError as error:
             raise self._with_what_is_kept(error) from error
+        except (RuntimeError, MemoryError) as error:
+            raise self._with_what_is_kept(_explained(error)) from error
         finally:
             self.stop.release()
             self._journal.close()
@@ -171,7 +176,6 @@ class Run:
         check_finite_weights(self.model, self.state.step)
         content = {
             "run": identity(self.record),
-            "random": {"seed": self.plan.seed},
             "progress": dump_state(self.state),
             "journal_bytes": self._journal.sync(),
         }
@@ -196,15 +200,19 @@ class Run:
         return Stopped(f"{stopped} after step {self.state.step}", stopped.exit_code)
 
     def _finish(self) -> Finished:
-        from convmodel_cli.model.checkpoint import load_weights
+        from convmodel_cli.model.checkpoint import load_weights, weights_origin
 
         load_weights(self.model, self.folder)
+        step, loss = weights_origin(self.folder)
+        if step != self.state.best_step or math.isinf(self.state.best_loss):
+            adopt_weights(self.model, self.plan, self.compute, self.state, step, loss)
         finished = conclude(self.model, self.plan, self.compute, self.state, str(self.folder), self.stop)
         self.stop.check()
         self.record["best"] = best_figures(self.state)
         write_model_card(self.folder, self.record)
         self.record["finished"] = asdict(finished)
         self._journal.write(finished)
+        self._journal.sync()
         write_record(self.folder, self.record)
         if not self.settings.keep_checkpoints:
             with storing(self.folder):
@@ -221,16 +229,29 @@ class Run:
         shown = ", ".join(self.where(number) for number in error.conversations[:_LINES_SHOWN])
         more = len(error.conversations) - _LINES_SHOWN
         lines = f"{shown} and {more:,} more" if more > 0 else shown
-        return TrainingError(f"{error}, with {lines}", error.hint, error.conversations)
+        hint = f"{error.hint}; with another setting a run goes on by --resume --allow-changes"
+        return TrainingError(f"{error}, with {lines}", hint, error.conversations)
 
     def _with_what_is_kept(self, error: ConvmodelError) -> ConvmodelError:
         best = "no model yet"
         if self.state.losses:
-            step = self.state.best_step
-            best = "the untrained model" if step == 0 else f"the best model so far, of step {step}"
+            step = self.record["best"]["step"]
+            best = f"the best model so far, of step {step}" if step else "the untrained model"
         kept = f"{self.folder} holds {best}"
         error.hint = f"{error.hint}; {kept}" if error.hint else kept
-        error.resumable = bool(find_checkpoints(self.folder))
+        # A step whose numbers break does so again: only another setting helps.
+        error.resumable = bool(find_checkpoints(self.folder)) and not isinstance(error, TrainingError)
         with suppress(StorageError):  # the error at hand tells more
             self._report(str(error))
         return error
+
+
+def _explained(error: RuntimeError | MemoryError) -> ConvmodelError:
+    """What a failure of torch means for the user; raises it again if that is not known."""
+    from convmodel_cli.model.compute import is_out_of_memory
+
+    if is_out_of_memory(error):
+        return TrainingError("out of memory outside of a forward pass", "take a smaller --base, or --max-length")
+    if "deterministic" in str(error):
+        return TrainingError(str(error).split(". ")[0], "run without --deterministic, or on another --device")
+    raise error

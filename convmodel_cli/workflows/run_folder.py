@@ -16,7 +16,7 @@ from convmodel_cli import __version__
 from convmodel_cli.data.formats import Conversation, to_record
 from convmodel_cli.errors import ModelError, UsageError
 from convmodel_cli.settings import RunSettings, is_folder_name
-from convmodel_cli.storage import LOCK, check_unlocked, make_durable, storing, temporaries
+from convmodel_cli.storage import LOCK, check_unlocked, make_durable, replace_file, storing, temporaries
 from convmodel_cli.workflows.checkpoints import remove_checkpoints, remove_half_checkpoints
 from convmodel_cli.workflows.record import RECORD
 
@@ -56,17 +56,21 @@ def check_output(output: str, run: RunSettings) -> None:
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{output}: expected a folder for the model, got a file", "choose another one with -o")
-    if not folder.is_dir():
-        return
-    check_unlocked(folder)
+    if folder.is_dir():
+        check_unlocked(folder)
+        check_content(folder, run)
+
+
+def check_content(folder: Path, run: RunSettings) -> None:
+    """Refuse a folder that holds a run, unless it is to go on or to go, or anything else; raises UsageError."""
     if (folder / RECORD).is_file():
         if not (run.overwrite or run.resume):
             raise UsageError(
-                f"{output}: a run is there already",
+                f"{folder}: a run is there already",
                 "go on with it with --resume, replace it with --overwrite, or choose another with -o",
             )
     elif set(folder.iterdir()) - {folder / LOCK, *temporaries(folder, _OUR_FILES)}:
-        raise UsageError(f"{output}: the folder holds other files and no run", "choose another one with -o")
+        raise UsageError(f"{folder}: the folder holds other files and no run", "choose another one with -o")
 
 
 def clear_output(folder: Path) -> None:
@@ -154,4 +158,4 @@ A conversation is shown to it as `<sep>turn<sep>turn<sep>`, where `<sep>` is the
 template does that. convmodel.json beside this file records the settings, the data and the figures of the run.
 """
     with storing(folder):
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        replace_file(folder / "README.md", lambda path: path.write_text(text, encoding="utf-8"))

@@ -80,6 +80,7 @@ def load_state(values: dict[str, Any], since: float) -> RunState:
     from convmodel_cli.model.evaluation import Score
 
     known = {setting.name: values[setting.name] for setting in fields(RunState) if setting.name != "since"}
+    known["best_loss"] = math.inf if known["best_loss"] is None else known["best_loss"]  # JSON knows no infinity
     if known["best_valid"] is not None:
         known["best_valid"] = Score(**known["best_valid"])
     known["losses"] = [tuple(row) for row in known["losses"]]
