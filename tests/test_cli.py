@@ -262,6 +262,17 @@ def test_a_reader_that_leaves_early_is_no_error(trained: str, tmp_path: Path) ->
     assert done.stderr == b""
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_when_nobody_reads_what_is_said_about_it(workshop: Path, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "data.jsonl", [[f"a {number}", "c d"] for number in range(30)])
+    fit = f"{sys.executable} -m convmodel_cli fit {data} -o out --base {workshop}/tiny --epochs 5 --eval-every 1"
+    command = f"{fit} 2>&1 >path.txt | head -2; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stdout.splitlines()[-1] == "0"
+    assert (tmp_path / "path.txt").read_text() == "out\n"
+    assert json.loads((tmp_path / "out" / "convmodel.json").read_text())["finished"]["stopped"] == "done"
+
+
 def test_a_full_device_is_a_storage_error(trained: str, tmp_path: Path) -> None:
     command = f"{sys.executable} -m convmodel_cli generate -m {trained} Hi > /dev/full"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
