@@ -6,7 +6,7 @@ import secrets
 import sys
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,9 @@ from convmodel_cli.settings import (
     TrainingSettings,
 )
 from convmodel_cli.signals import stop_request
+
+if TYPE_CHECKING:
+    from convmodel_cli.workflows.fit import FitRequest
 
 app = typer.Typer(
     add_completion=True,
@@ -111,14 +114,21 @@ def fit(
 
     The data is one conversation a line: \\["Hello", "Hi there"]. The only line on stdout is the model's path.
     """
+    from convmodel_cli.workflows.fit import FitRequest
+
+    request = FitRequest(_files(train, more_train), _files(valid, more_valid), base, output)
+    _fit(request, run, training, compute, screen)
+
+
+def _fit(
+    request: FitRequest, run: RunSettings, training: TrainingSettings, compute: ComputeSettings, screen: ScreenSettings
+) -> None:
     from convmodel_cli.cli.display import Screen
     from convmodel_cli.cli.dry_run_screen import show_dry_run
     from convmodel_cli.cli.fit_screen import show_fit
     from convmodel_cli.workflows.dry_run import dry_run
-    from convmodel_cli.workflows.fit import FitRequest
     from convmodel_cli.workflows.fit import fit as run_fit
 
-    request = FitRequest(_files(train, more_train), _files(valid, more_valid), base, output)
     drawn = Screen(screen)
     if run.dry_run:
         show_dry_run(dry_run(request, run, training, compute), drawn)

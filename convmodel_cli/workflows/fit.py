@@ -57,8 +57,7 @@ def fit(
     started = time.perf_counter()
     folder = Path(request.output)
     check_output(request.output, run)
-    finished = read_finished(folder) if run.resume else None
-    if finished is not None:
+    if run.resume and (finished := read_finished(folder)):
         yield from _already_finished(folder, finished, run)
         return
     checkpoint, notes = find_checkpoint(folder) if run.resume else (None, [])
@@ -71,8 +70,8 @@ def fit(
 
     compute = set_up(machine, for_training=True, deterministic=training.deterministic)
     model = load_base(request.base, data, training, compute.seed) if checkpoint is None else load_run(folder)
-    context = known_context(request.base if checkpoint is None else request.output)
-    plan = make_plan(model, request.base, data.train, data.valid, training, compute, context)
+    positions = known_context(request.base if checkpoint is None else request.output)
+    plan = make_plan(model, request.base, data.train, data.valid, training, compute, positions)
     yield from _notes_on_settings(request.base, model, training)
     going = Run(
         model=model,

@@ -22,6 +22,7 @@ from convmodel_cli.settings import RunSettings
 from convmodel_cli.signals import StopRequest
 from convmodel_cli.storage import need_space, storing
 from convmodel_cli.workflows.checkpoints import find_checkpoints, remove_checkpoints, save_checkpoint
+from convmodel_cli.workflows.failures import explained, with_lines
 from convmodel_cli.workflows.history import History
 from convmodel_cli.workflows.improve import RunEvent, adopt_weights, conclude, improve
 from convmodel_cli.workflows.journal import Journal
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
     from convmodel_cli.model.training import Optimizers
 
 Progress = RunEvent | Saved | Checkpointed | Finished
-
-_LINES_SHOWN = 5
 
 
 @dataclass
@@ -119,11 +118,11 @@ class Run:
         except Stopped as stopped:
             raise self._with_what_is_kept(self._save_before_leaving(stopped)) from None
         except TrainingError as error:
-            raise self._with_what_is_kept(self._with_lines(error)) from error
+            raise self._with_what_is_kept(with_lines(error, self.where)) from error
         except StorageError as error:
             raise self._with_what_is_kept(error) from error
         except (RuntimeError, MemoryError) as error:
-            raise self._with_what_is_kept(_explained(error)) from error
+            raise self._with_what_is_kept(explained(error)) from error
         finally:
             self.stop.release()
             self._journal.close()
@@ -222,16 +221,6 @@ class Run:
     def _report(self, broke_off: str = "") -> None:
         write_report(self.folder, self._history, broke_off)
 
-    def _with_lines(self, error: TrainingError) -> TrainingError:
-        """The error with the lines of the data that may have to do with it."""
-        if not error.conversations:
-            return error
-        shown = ", ".join(self.where(number) for number in error.conversations[:_LINES_SHOWN])
-        more = len(error.conversations) - _LINES_SHOWN
-        lines = f"{shown} and {more:,} more" if more > 0 else shown
-        hint = f"{error.hint}; with another setting a run goes on by --resume --allow-changes"
-        return TrainingError(f"{error}, with {lines}", hint, error.conversations)
-
     def _with_what_is_kept(self, error: ConvmodelError) -> ConvmodelError:
         best = "no model yet"
         if self.state.losses:
@@ -244,14 +233,3 @@ class Run:
         with suppress(StorageError):  # the error at hand tells more
             self._report(str(error))
         return error
-
-
-def _explained(error: RuntimeError | MemoryError) -> ConvmodelError:
-    """What a failure of torch means for the user; raises it again if that is not known."""
-    from convmodel_cli.model.compute import is_out_of_memory
-
-    if is_out_of_memory(error):
-        return TrainingError("out of memory outside of a forward pass", "take a smaller --base, or --max-length")
-    if "deterministic" in str(error):
-        return TrainingError(str(error).split(". ")[0], "run without --deterministic, or on another --device")
-    raise error
