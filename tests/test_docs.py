@@ -75,3 +75,8 @@ def test_the_exit_codes_of_the_readme_are_those_of_the_errors() -> None:
         if isinstance(kind, type) and issubclass(kind, errors.ConvmodelError)
     }
     assert codes == {0, *signals.EXIT_CODES.values()} | raised
+
+
+def test_no_page_has_a_figure_that_is_still_to_be_filled_in() -> None:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]:
+        assert not re.findall(r"@\w+@|\bTODO\b", page.read_text(encoding="utf-8")), page
