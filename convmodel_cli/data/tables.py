@@ -53,6 +53,8 @@ def _rows(stream: IO[bytes], counts: lines.Counts, delimiter: str) -> Records:
             yield text.number, error
         except csv.Error as error:
             yield begins, BadRecord(f"expected a row of a table, got {error}")
+            if "field limit" in str(error):  # a quote that never ends: what follows are no rows
+                return
         else:
             if any(cell.strip() for cell in row):
                 yield begins, row
