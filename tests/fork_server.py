@@ -77,6 +77,8 @@ def run_child(order: dict[str, Any], terminal: int) -> int:
             os.dup2(handle, number)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     warnings.simplefilter("ignore")
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):  # whatever the tests were started with: nohup and `&` ignore SIGINT
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
     stop_request.install()
     os.umask(order["umask"])
     if order["largest_file"]:

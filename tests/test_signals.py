@@ -67,6 +67,7 @@ def test_a_signal_while_the_program_is_being_imported_ends_it_at_once(name: str,
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "convmodel_cli", "fit", "--help"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(getattr(signal, name), signal.SIG_DFL),
     )  # fmt: skip
     assert process.stderr is not None
     with process.stderr:
@@ -96,6 +97,20 @@ def test_a_signal_at_ten_random_moments_is_obeyed_and_the_run_goes_on_to_the_sam
             assert GO_ON in ended.err
         resume(server, folder, RUN)
         assert result_of(folder / "out") == uninterrupted
+
+
+def test_a_signal_that_is_ignored_from_outside_stays_ignored() -> None:
+    """As under nohup, and for what a script starts in the background."""
+    before = {name: signal.getsignal(getattr(signal, name)) for name in CODES}
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        request = StopRequest()
+        request.install()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) == request._handle
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
 
 
 def test_a_second_ctrl_c_leaves_at_once_and_keeps_the_checkpoint_before(
