@@ -99,6 +99,8 @@ class RunSettings:
         check_limits(self)
         if self.split is not None:
             parse_split(self.split)
+        if self.dry_run and self.resume:
+            raise ValueError("--dry-run and --resume exclude each other: a dry run shows a run from its start")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from convmodel_cli.errors import StorageError
 
 LOCK = ".lock"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _HALF = ".half"  # the name of a file that is being written ends so
 
 
@@ -72,9 +74,11 @@ def storing(folder: Path) -> Iterator[None]:
         if not isinstance(error, OSError) and "(os error " not in str(error) and "I/O error" not in str(error):
             raise
         reason = getattr(error, "strerror", None) or error
+        place = getattr(error, "filename", None) or folder
+        full = getattr(error, "errno", None) in _FULL or any(f"(os error {number})" in str(error) for number in _FULL)
         raise StorageError(
-            f"{folder}: cannot be written: {reason} ({free_bytes(folder):,} bytes free on its disk)",
-            "free some space, or choose another place with -o",
+            f"{place}: cannot be written: {reason} ({free_bytes(folder):,} bytes free on the disk of {folder})",
+            "free some space, or choose another place with -o" if full else "choose another place with -o",
         ) from error
 
 

@@ -66,8 +66,8 @@ def test_a_config_alone_is_a_run_and_its_record_repeats_it(convmodel: Convmodel,
     run = {"train": [first, second], "valid": first, "output": "out", "epochs": 1, "vocab_size": 320, "seed": 5}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({**run, "precision": "fp32"}))
     assert convmodel("fit", "--config", "run.yaml").out == "out\n"
-    again = ["fit", first, first, "--train", second, "--config", "out/convmodel.json", "-o", "again"]
-    assert convmodel(*again, "--precision", "fp32").code == 0
+    again = ["fit", "--config", "out/convmodel.json", "-o", "again", "--precision", "fp32"]
+    assert convmodel(*again).code == 0
     assert weights_digest(tmp_path / "out") == weights_digest(tmp_path / "again")
     record = json.loads((tmp_path / "out" / "convmodel.json").read_text())
     assert record["data"]["train"] == [first, second]

@@ -72,6 +72,7 @@ def test_what_would_refuse_a_run_refuses_it_dry_too(convmodel: Convmodel, tmp_pa
     assert convmodel("fit", "missing.jsonl", *OPTIONS, "--dry-run").code == 2
     good = write_jsonl(tmp_path / "good.jsonl", TALKS)
     assert convmodel("fit", good, *OPTIONS, "--base", "./missing", "--dry-run").code == 4
+    assert convmodel("fit", good, *OPTIONS, "--resume", "--dry-run").code == 2
 
 
 def test_hostile_text_is_shown_and_not_obeyed(convmodel: Convmodel, tmp_path: Path) -> None:

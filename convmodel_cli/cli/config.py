@@ -59,12 +59,21 @@ def _read(path: str) -> Mapping[str, Any]:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: expected a config file, got something else ({reason})") from None
     if isinstance(values, dict) and isinstance(values.get("settings"), dict):
-        values = values["settings"]  # the record of a run
+        values = _of_record(values)
     if not isinstance(values, dict):
         raise UsageError(
             f"{path}: expected names and values, got {type(values).__name__}", "write lines like epochs: 3"
         )
     return values
+
+
+def _of_record(record: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run with its base and files; those of the packaged sample go without saying."""
+    nouns = {"base": record.get("base")}
+    data = record.get("data") or {}
+    if not data.get("sample"):
+        nouns |= {name: ["-" if file == "<stdin>" else file for file in data.get(name) or ()] for name in _LISTS}
+    return {**record["settings"], **{name: value for name, value in nouns.items() if value}}
 
 
 def _defaults(values: Mapping[str, Any], path: str, known: Mapping[str, bool]) -> dict[str, Any]:

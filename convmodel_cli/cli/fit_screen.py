@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -59,6 +60,7 @@ class _Drawing:
         self._evaluations = 0
         self._smoothed = math.nan
         self._last = 0
+        self._line_of = -1  # the step of the last evaluation that has a line
 
     def draw(self, event: Any) -> None:
         match event:
@@ -75,7 +77,7 @@ class _Drawing:
                 self._progress.update(self._task, description=f"evaluating {event.share:4.0%}")
             case Evaluated():
                 self._evaluated(event)
-            case Sampled() if event.step > 0 and (self._screen.animated or self._screen.settings.verbose):
+            case Sampled() if event.step == self._line_of and (self._screen.animated or self._screen.settings.verbose):
                 self._screen.say(f"  {sample_line(event)}", "dim")
             case Saved() if self._screen.settings.verbose:
                 self._screen.say(f"saved the weights of step {event.step} in {event.path}", "dim")
@@ -119,6 +121,7 @@ class _Drawing:
         self._evaluations += 1
         if (self._evaluations - 1) % self._every and event.step != self._last:
             return
+        self._line_of = event.step or -1  # what an untrained model says is not worth a line
         self._screen.say(evaluation_line(event), "bold" if event.best and self._screen.animated else "")
 
     def _finish(self, event: Finished) -> None:
@@ -130,7 +133,7 @@ class _Drawing:
             self._screen.say(sample_line(event.sample))
         if event.best_step == 0:
             self._screen.say("no step made the model better: what is saved is the untrained one", "yellow")
-        self._screen.say(f"next: convmodel chat --model {event.model}", "bold")
+        self._screen.say(f"next: {shlex.join(['convmodel', 'chat', '--model', str(event.model)])}", "bold")
         if self._screen.settings.json:
             content = asdict(event)
             self._screen.result_json({key: content[key] for key in _JSON_KEYS})

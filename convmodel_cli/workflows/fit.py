@@ -131,7 +131,10 @@ def _already_finished(folder: Path, finished: Finished, run: RunSettings) -> Ite
         if not run.keep_checkpoints:
             remove_checkpoints(folder)
         write_report(folder)
-    yield Note(f"{folder}: this run is finished; train it further with: convmodel fit --base {folder} -o OTHER")
+    yield Note(
+        f"{folder}: this run is finished, and nothing is done, whatever is asked for now; "
+        f"train its model further with: convmodel fit TRAIN --base {folder} -o OTHER"
+    )
     yield finished
 
 

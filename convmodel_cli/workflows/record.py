@@ -50,6 +50,7 @@ def run_record(
         "settings": resolved_settings(plan, training),
         "data": {
             "train": list(data.sources),
+            "valid": [file.file for file in data.files[len(data.sources) :]],
             "sample": data.sources == (SAMPLE_SHOWN,),
             "train_conversations": len(data.train),
             "valid_conversations": len(data.valid),
