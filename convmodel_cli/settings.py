@@ -111,10 +111,7 @@ class TrainingSettings:
     max_steps: int | None = knob(None, "Stop after this many steps.", at_least=1)
     max_time: str | None = knob(None, "Stop after this time, cleanly.", metavar="90s|10m|1h30m")
     batch_size: int | None = knob(
-        None,
-        "Conversations (or windows of long ones) per step.",
-        at_least=1,
-        shown_default="by base and data",
+        None, "Conversations (or windows of long ones) per step.", at_least=1, shown_default="by base and data"
     )
     micro_batch_tokens: int | None = knob(
         None,

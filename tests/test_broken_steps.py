@@ -209,23 +209,20 @@ def test_out_of_memory_in_the_optimizer_is_no_bug_of_ours(
     assert outcome.code == 5 and "out of memory" in outcome.err
 
 
+def one_step(model: LanguageModel, compute: Compute) -> None:
+    """Train on four conversations, in one micro-batch if that is possible."""
+    sequences = encode_conversations(made_up_conversations(4), model.vocabulary, TINY_POSITIONS, "all")
+    optimization = Optimization("adamw", 1e-3, "constant", 0.0, 0.0, 0.0, 1, 100_000)
+    optimizers = build_optimizers(model, optimization)
+    next(train(model, optimizers, plan_steps(4, 4, 1, 0, "on"), sequences, optimization, compute))
+
+
 def test_out_of_memory_at_one_sequence_is_an_error_with_advice(
     tiny: LanguageModel, compute: Compute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sequences = encode_conversations(made_up_conversations(4), tiny.vocabulary, TINY_POSITIONS, "all")
-    optimization = Optimization("adamw", 1e-3, "constant", 0.0, 0.0, 0.0, 1, 100_000)
     run_out_of_memory(monkeypatch, 0, ERRORS[0])
     with pytest.raises(TrainingError, match="step 1: out of memory with a single sequence of") as caught:
-        list(
-            train(
-                tiny,
-                build_optimizers(tiny, optimization),
-                plan_steps(4, 4, 1, 0, "on"),
-                sequences,
-                optimization,
-                compute,
-            )
-        )
+        one_step(tiny, compute)
     assert caught.value.exit_code == 5 and "--max-length" in caught.value.hint
 
 
@@ -243,20 +240,9 @@ def test_a_run_says_that_memory_ran_out_and_goes_on(
 def test_any_other_failure_of_a_step_stays_what_it_is(
     tiny: LanguageModel, compute: Compute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sequences = encode_conversations(made_up_conversations(4), tiny.vocabulary, TINY_POSITIONS, "all")
-    optimization = Optimization("adamw", 1e-3, "constant", 0.0, 0.0, 0.0, 1, 100_000)
     run_out_of_memory(monkeypatch, 0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        list(
-            train(
-                tiny,
-                build_optimizers(tiny, optimization),
-                plan_steps(4, 4, 1, 0, "on"),
-                sequences,
-                optimization,
-                compute,
-            )
-        )
+        one_step(tiny, compute)
 
 
 def test_deterministic_forbids_operations_that_are_not(convmodel: Convmodel, data: None) -> None:

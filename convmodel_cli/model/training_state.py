@@ -84,14 +84,15 @@ def _load_optimizers(model: LanguageModel, optimizers: Optimizers, path: Path) -
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
     if str(len(tensors)) != saved:
         raise ValueError(f"{path.name} has {len(tensors)} tensors of {saved or 'an unknown number'}")
+    states: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        owner, _, quantity = name.rpartition(".")
+        states.setdefault(owner, {})[quantity] = tensor
     names = _names(model)
     for number, optimizer in enumerate(optimizers):
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        states: dict[int, dict[str, Tensor]] = {}
-        for index, parameter in enumerate(parameters):
-            prefix = f"{number}.{names[parameter]}."
-            for name in [name for name in tensors if name.rpartition(".")[0] + "." == prefix]:
-                states.setdefault(index, {})[name.removeprefix(prefix)] = tensors.pop(name)
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-    if tensors:
-        raise ValueError(f"{path.name} has {min(tensors)}, for which there is no parameter")
+        owners = [f"{number}.{names[parameter]}" for parameter in parameters]
+        known = {index: states.pop(owner) for index, owner in enumerate(owners) if owner in states}
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": known})
+    if states:
+        raise ValueError(f"{path.name} has {min(states)}, for which there is no parameter")
