@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.data.context import encode_context
 from convmodel_cli.data.encoding import Vocabulary, turns_to_encode
 from convmodel_cli.data.formats import BadRecord, parse_record
@@ -23,7 +24,7 @@ from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.events import Evaluated
 from convmodel_cli.settings import NEW_BASES, ComputeSettings, TrainingSettings
 from convmodel_cli.signals import StopRequest
-from convmodel_cli.workflows.answer import Limits, make_context
+from convmodel_cli.workflows.answer import Responder
 from convmodel_cli.workflows.improve import improve, prepare_training
 from convmodel_cli.workflows.plan import make_plan
 from convmodel_cli.workflows.record import RunRecord, as_content, read_record, write_record
@@ -197,10 +198,13 @@ class ConversationModel:
 
         from convmodel_cli.model.checkpoint import generation_config
 
-        limits = Limits(int(options.get("max_new_tokens", 64)), self._run.max_context or self._model.max_positions)
-        encoded, _ = make_context(self._model, context, persona, limits)
+        max_context = self._run.max_context or self._model.max_positions
+        with_types = self._model.takes_types and self._run.speaker_ids != "off"
+        sampling = SamplingSettings(max_new_tokens=int(options.get("max_new_tokens", 64)))
+        responder = Responder(self._model, self._compute, sampling, max_context, with_types)
+        encoded, _ = responder.context_of_text(context, persona)
         inputs: dict[str, Any] = {"input_ids": torch.tensor([encoded.ids], device=self._compute.device)}
-        if self._model.takes_types and self._run.speaker_ids != "off":
+        if with_types:
             inputs["token_type_ids"] = torch.tensor([encoded.types], device=self._compute.device)
         defaults = generation_config(self._model)
         defaults.max_new_tokens = None  # it would win over a `max_length` that is asked for

@@ -230,6 +230,19 @@ class Answered:
     responses: tuple[Response, ...] = ()
     problem: str = ""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether a response says nothing."""
+        return any(not response.text.strip() for response in self.responses)
+
+
+@dataclass(frozen=True, slots=True)
+class Talked:
+    """A conversation of the model with itself, as a record that `fit` reads; `ended_early` where it said nothing."""
+
+    record: Any
+    ended_early: bool
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

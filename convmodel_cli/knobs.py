@@ -40,6 +40,29 @@ def option_name(setting: Field[Any]) -> str:
     return "--" + setting.name.replace("_", "-")
 
 
+_YES, _NO = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
+
+
+def parse_value(setting: Field[Any], hint: Any, text: str) -> Any:
+    """The value that a text means for a field of this type; raises ValueError with a sentence."""
+    kinds = _kinds(hint)
+    if type(None) in kinds and text.lower() in ("", "auto", "none"):
+        return None
+    if hint == tuple[str, ...]:
+        return (text,) if text else ()
+    if bool in kinds:
+        if text.lower() not in _YES + _NO:
+            raise ValueError(f"{option_name(setting)}: expected on or off, got {text or 'nothing'}")
+        return text.lower() in _YES
+    for kind, name in ((int, "a whole number"), (float, "a number")):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError:
+                raise ValueError(f"{option_name(setting)}: expected {name}, got {text or 'nothing'}") from None
+    return text
+
+
 def check_limits(settings: Any) -> None:
     """Check each field of a group against its type and limits; raises ValueError with a sentence."""
     hints = get_type_hints(type(settings))
@@ -48,6 +71,9 @@ def check_limits(settings: Any) -> None:
         kinds = _kinds(hints[setting.name])
         if isinstance(value, str):
             _check_text(setting, value, kinds)
+        elif isinstance(value, tuple):
+            for part in value:
+                _check_text(setting, part, (str,))
         elif int in kinds and isinstance(value, float):
             raise ValueError(f"{option_name(setting)}: expected a whole number, got {value:g}")
         elif isinstance(value, int | float) and not isinstance(value, bool):

@@ -183,66 +183,6 @@ class EvaluationSettings:
     min_probes: int | None = knob(None, "Gate: exit 6 if fewer probes are answered.", at_least=0)
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingSettings:
-    """Sampling"""
-
-    temperature: float = knob(0.8, "Below 1 is safer, above 1 is wilder.", at_least=0.01)
-    top_p: float = knob(0.95, "Keep the likeliest tokens that make up this share.", above=0, at_most=1)
-    top_k: int = knob(50, "Keep this many of the likeliest tokens; 0 keeps all.", at_least=0)
-    min_p: float = knob(0.0, "Drop tokens less likely than this share of the likeliest.", at_least=0, at_most=1)
-    repetition_penalty: float | None = knob(
-        None,
-        "Above 1 makes repeating the response's own tokens less likely.",
-        above=0,
-        shown_default="1.1, with --greedy 1",
-    )
-    no_repeat_ngram: int = knob(0, "Never repeat a run of this many tokens in a response; 0 allows it.", at_least=0)
-    max_new_tokens: int = knob(64, "Longest response in tokens.", at_least=1)
-    min_new_tokens: int = knob(1, "Shortest response in tokens.", at_least=0)
-    greedy: bool = knob(False, "Always take the likeliest token.", flags=("--greedy",))
-
-    def __post_init__(self) -> None:
-        check_limits(self)
-        if self.min_new_tokens > self.max_new_tokens:
-            raise ValueError(
-                f"--min-new-tokens: expected at most --max-new-tokens, {self.max_new_tokens}, got {self.min_new_tokens}"
-            )
-
-    @property
-    def penalty(self) -> float:
-        """The repetition penalty in force: 1 is none."""
-        if self.repetition_penalty is not None:
-            return self.repetition_penalty
-        return 1.0 if self.greedy else 1.1
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationSettings:
-    """Generation"""
-
-    num_responses: int = knob(
-        1, "Responses to each context, likeliest first.", at_least=1, flags=("--num-responses", "-n")
-    )
-    batch_size: int | None = knob(
-        None, "Contexts answered together; never changes a response in fp32.", at_least=1, shown_default="auto"
-    )
-    persona: str = knob("", "Who the model is to be, in front of every context.", metavar="TEXT")
-
-    def __post_init__(self) -> None:
-        check_limits(self)
-
-
-@dataclass(frozen=True, slots=True)
-class ChatSettings:
-    """Chat"""
-
-    persona: str = knob("", "Who the model is to be.", metavar="TEXT")
-
-    def __post_init__(self) -> None:
-        check_limits(self)
-
-
 def is_folder_name(name: str) -> bool:
     """Whether the name of a model means a folder rather than a model of the hub."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1

@@ -15,8 +15,8 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from convmodel_cli.errors import ConvmodelError, DataError, Stopped, StorageError
-from convmodel_cli.escaping import escaped, json_escaped
+from convmodel_cli.errors import ConvmodelError, DataError, Stopped, StorageError, UsageError
+from convmodel_cli.escaping import escaped, json_escaped, one_line
 from convmodel_cli.events import Note
 from convmodel_cli.settings import ScreenSettings
 
@@ -79,16 +79,33 @@ class Screen:
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    def result_json(self, value: dict[str, Any]) -> None:
-        """One JSON object on a line, parts that are None left out; JSON readers may be terminals too."""
-        present = {key: part for key, part in value.items() if part is not None}
+    def check_raw(self, raw: bool) -> None:
+        """Refuse to write what a model made as it is where it could do harm; raises UsageError."""
+        if raw and self.settings.json:
+            raise UsageError("--raw and --json exclude each other: JSON has its own way to write control characters")
+        if raw and sys.stdout is not None and sys.stdout.isatty():
+            raise UsageError(
+                "--raw writes control characters as they are, and standard output is a terminal",
+                "send it to a file or a pipe",
+            )
+
+    def response(self, text: str, raw: bool = False) -> None:
+        """A response on a line of its own; `raw` as it is, line breaks and all."""
+        self.result(text if raw else one_line(text))
+
+    def result_json(self, value: dict[str, Any] | list[Any]) -> None:
+        """JSON on a line, parts of an object that are None left out; JSON readers may be terminals too."""
+        present = {key: part for key, part in value.items() if part is not None} if isinstance(value, dict) else value
         self.result(json_escaped(orjson.dumps(present).decode()))
 
     def say(self, text: str, style: str = "") -> None:
         """A line about the result, unless the user wants quiet."""
         if not self.settings.quiet:
-            # A terminal wraps between words; a file keeps its lines.
-            self.console.print(Text(escaped(text), style=style), soft_wrap=not self.console.is_terminal)
+            self.tell(text, style)
+
+    def tell(self, text: str, style: str = "") -> None:
+        """What the user has asked for, also when he wants quiet. A terminal wraps between words; a file does not."""
+        self.console.print(Text(escaped(text), style=style), soft_wrap=not self.console.is_terminal)
 
     def note(self, note: Note) -> None:
         """A note with its items: the first of them, then the count."""

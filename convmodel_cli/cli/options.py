@@ -81,6 +81,7 @@ def _config_options() -> list[inspect.Parameter]:
 
 
 def _make(group: type[Any], values: dict[str, Any]) -> Any:
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:
         return group(**values)
     except ValueError as error:
@@ -93,17 +94,24 @@ def _options_of(group: type[Any]) -> list[inspect.Parameter]:
         inspect.Parameter(
             setting.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=setting.default,
-            annotation=Annotated[hints[setting.name], _option(setting, str(group.__doc__), hints[setting.name])],
+            default=list(setting.default) if isinstance(setting.default, tuple) else setting.default,
+            annotation=Annotated[
+                _typer_hint(hints[setting.name]), _option(setting, str(group.__doc__), hints[setting.name])
+            ],
         )
         for setting in fields(group)
     ]
 
 
+def _typer_hint(hint: Any) -> Any:
+    """A setting with any number of values is a tuple here and a list there."""
+    return list[str] if hint == tuple[str, ...] else hint
+
+
 def _option(setting: Field[Any], panel: str, hint: Any) -> Any:
     metadata = setting.metadata
     flags = metadata["flags"] or ((option_name(setting),) if hint is bool else ())
-    shown: bool | str = metadata["shown_default"] or (setting.default not in (None, "", False))
+    shown: bool | str = metadata["shown_default"] or (setting.default not in (None, "", False, ()))
     return typer.Option(
         *flags,
         help=metadata["help"],

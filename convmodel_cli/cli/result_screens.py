@@ -8,7 +8,7 @@ from typing import Any
 
 from convmodel_cli.cli.display import Screen
 from convmodel_cli.escaping import one_line
-from convmodel_cli.events import Answered, Dropped, Measured, Note
+from convmodel_cli.events import Answered, Dropped, Measured, Note, Talked
 
 
 def show_evaluation(events: Iterable[Any], screen: Screen) -> None:
@@ -40,18 +40,29 @@ def _figures(event: Measured) -> list[tuple[str, str]]:
     return rows
 
 
-def show_responses(events: Iterable[Answered | Dropped], screen: Screen) -> None:
+def show_responses(events: Iterable[Answered | Talked | Dropped | Note], screen: Screen, raw: bool = False) -> None:
     """One response a line, in the order of the input; with --json one object for each context."""
     for event in events:
-        if isinstance(event, Dropped):
-            screen.say(dropped_line(event), "yellow")
-        elif event.problem:
-            _show_problem(event, screen)
-        elif screen.settings.json:
-            screen.result_json(answered_json(event))
-        else:
-            for response in event.responses:
-                screen.result(one_line(response.text))
+        match event:
+            case Note():
+                screen.note(event)
+            case Dropped():
+                screen.say(dropped_line(event), "yellow")
+            case Talked():
+                _show_conversation(event, screen)
+            case Answered() if event.problem:
+                _show_problem(event, screen)
+            case Answered() if screen.settings.json:
+                screen.result_json(answered_json(event))
+            case Answered():
+                for response in event.responses:
+                    screen.response(response.text, raw)
+
+
+def _show_conversation(event: Talked, screen: Screen) -> None:
+    """A line of JSON that fit reads; with --json it is an object."""
+    is_object = isinstance(event.record, dict) or not screen.settings.json
+    screen.result_json(event.record if is_object else {"turns": event.record})
 
 
 def dropped_line(event: Dropped) -> str:

@@ -21,10 +21,11 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 from transformers.core_model_loading import revert_weight_conversion
 
+from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.errors import ModelError
 from convmodel_cli.model.chat_template import install_chat_template
 from convmodel_cli.model.language_model import LanguageModel, keeps_cache, prepare_network
-from convmodel_cli.settings import SamplingSettings, is_folder_name
+from convmodel_cli.settings import is_folder_name
 from convmodel_cli.storage import replace_file
 
 WEIGHTS = "model.safetensors"

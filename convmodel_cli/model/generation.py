@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.model.compute import Compute, evaluating
 from convmodel_cli.model.language_model import LanguageModel
 from convmodel_cli.model.sampling import Chooser, uniform_stream
-from convmodel_cli.settings import SamplingSettings
 
 _LEAST_TURN = 16
 
@@ -106,10 +106,12 @@ def respond(
     compute: Compute,
     with_types: bool = True,
     memory: Memory | None = None,
+    ended: Container[int] = (),
 ) -> Iterator[Token]:
     """Answer all contexts at once, yielding tokens as they are made; rows that have finished leave the batch.
 
-    With a `memory`, which takes a single context, only what it does not hold yet is computed.
+    With a `memory`, which takes a single context, only what it does not hold yet is computed. Rows that the caller
+    puts into `ended` get no more tokens.
     """
     decoder = _Decoder(model, contexts, compute, with_types, memory)
     chooser = make_chooser(model, sampling)
@@ -129,6 +131,8 @@ def respond(
                 continue
             responses[row].append(token)
             yield Token(row, token, logprobs[place])
+            if row in ended:
+                continue
             if len(responses[row]) == contexts[row].max_response:
                 yield Token(row, None, 0.0, "length")
             else:

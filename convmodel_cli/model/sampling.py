@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.model.compute import exact
-from convmodel_cli.settings import SamplingSettings
 
 
 def penalize_repetition(logits: Tensor, responses: Sequence[Sequence[int]], penalty: float) -> Tensor:
@@ -81,8 +81,13 @@ def uniform_stream(seed: int, context: Sequence[int], candidate: int, count: int
 
     Not from the place in a batch or a file: the same context gets the same response wherever it stands.
     """
-    key = hashlib.sha256(np.array([seed, candidate, *context], np.int64).tobytes()).digest()
-    return np.random.default_rng(np.frombuffer(key, np.uint32)).random(count)
+    return np.random.default_rng(stream_key(seed, context, candidate)).random(count)
+
+
+def stream_key(seed: int, context: Sequence[int], candidate: int) -> NDArray[np.uint32]:
+    """What the random numbers of a response depend on, as 256 bits."""
+    digest = hashlib.sha256(np.array([seed, candidate, *context], np.int64).tobytes()).digest()
+    return np.frombuffer(digest, np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +101,7 @@ class Chooser:
     def choose(self, logits: Tensor, responses: Sequence[Sequence[int]], uniforms: Tensor) -> Tensor:
         """Tokens (rows,) after `responses`, the ids so far of each row; `uniforms` (rows,) decide the draws."""
         sampling = self.sampling
-        if sampling.penalty != 1.0:
-            logits = penalize_repetition(logits, responses, sampling.penalty)
-        if sampling.no_repeat_ngram:
-            logits = ban_repeated_ngrams(logits, responses, sampling.no_repeat_ngram)
-        logits = self._rule_out(logits, responses)
+        logits = self.weigh(logits, responses)
         if sampling.greedy:
             return logits.argmax(-1)
         logits = logits / sampling.temperature
@@ -111,6 +112,15 @@ class Chooser:
         if sampling.min_p > 0.0:
             logits = keep_min_p(logits, sampling.min_p)
         return pick(logits, uniforms)
+
+    def weigh(self, logits: Tensor, responses: Sequence[Sequence[int]]) -> Tensor:
+        """Apply what looks at the response so far; temperature and the rest come after it."""
+        sampling = self.sampling
+        if sampling.penalty != 1.0:
+            logits = penalize_repetition(logits, responses, sampling.penalty)
+        if sampling.no_repeat_ngram:
+            logits = ban_repeated_ngrams(logits, responses, sampling.no_repeat_ngram)
+        return self._rule_out(logits, responses)
 
     def _rule_out(self, logits: Tensor, responses: Sequence[Sequence[int]]) -> Tensor:
         too_short = [row for row, response in enumerate(responses) if len(response) < self.sampling.min_new_tokens]

@@ -1,128 +1,209 @@
-"""Contexts in words -> responses in words: what fit's samples, eval's probes and generate have in common."""
+"""Contexts in words -> responses in words: what chat, generate, eval's probes and fit's samples have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from convmodel_cli.data.context import encode_context
+from convmodel_cli.answer_settings import SamplingSettings
+from convmodel_cli.data.context import LEAST_AFTER_PERSONA, encode_context
 from convmodel_cli.data.encoding import turns_to_encode
 from convmodel_cli.errors import UsageError
-from convmodel_cli.events import Dropped, Response
-from convmodel_cli.settings import SamplingSettings
+from convmodel_cli.events import Answered, Dropped, Response, Talked
+from convmodel_cli.settings import ComputeSettings
+from convmodel_cli.workflows.record import read_record
+from convmodel_cli.workflows.run_folder import check_model
 
 if TYPE_CHECKING:
     from convmodel_cli.model.compute import Compute
-    from convmodel_cli.model.generation import Context, Token
+    from convmodel_cli.model.generation import Context, Memory, Token
     from convmodel_cli.model.language_model import LanguageModel
 
-LEAST_AFTER_PERSONA = 4  # two seps, a token to answer and one to answer with
+BATCH_SIZE = 16
+
+Found = Sequence[Answered | Talked | Dropped]  # what came of one context
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How long a response may be, and context and response together, in tokens."""
+class Written:
+    """A response with the ids it was made of: encoding its text again could give others."""
 
-    max_new_tokens: int
+    ids: tuple[int, ...]
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class Responder:
+    """A loaded model with everything that decides its responses.
+
+    `max_context` limits context and response together, in tokens; `with_types`: the model is shown token types.
+    """
+
+    model: LanguageModel
+    compute: Compute
+    sampling: SamplingSettings
     max_context: int
+    with_types: bool
 
+    def encode(self, turns: Sequence[str], persona: str) -> list[list[int]]:
+        """The ids of each turn, as in training."""
+        return self.model.vocabulary.encode(turns_to_encode(turns, persona) if turns else turns)
 
-def make_context(
-    model: LanguageModel, turns: Sequence[str], persona: str, limits: Limits, candidate: int = 0
-) -> tuple[Context, Dropped | None]:
-    """(context, what did not fit into it), encoded as in training; raises UsageError for a persona that is too long."""
-    vocabulary = model.vocabulary
-    persona_ids = vocabulary.encode_persona(persona)
-    encoded = vocabulary.encode(turns_to_encode(turns, persona))
-    return fit_context(encoded, persona_ids, vocabulary.sep_id, limits, candidate)
+    def persona_ids(self, persona: str) -> list[int]:
+        """The ids of the persona; raises UsageError if it leaves no room for a turn and a response."""
+        ids = self.model.vocabulary.encode_persona(persona)
+        most = self.max_context - LEAST_AFTER_PERSONA
+        if len(ids) > most:
+            raise UsageError(
+                f"the persona: expected at most {most} tokens, for the model can be shown {self.max_context}, "
+                f"got {len(ids)}",
+                "shorten it",
+            )
+        return ids
 
+    def context_room(self, persona_ids: Sequence[int]) -> int:
+        """Tokens that a context may take, its sep and its persona included."""
+        from convmodel_cli.model.generation import context_room
 
-def check_persona(persona: Sequence[int], max_context: int) -> None:
-    """Refuse a persona that leaves no room for a turn and a response; raises UsageError."""
-    most = max_context - LEAST_AFTER_PERSONA
-    if len(persona) > most:
-        raise UsageError(
-            f"the persona: expected at most {most} tokens, for the model can be shown {max_context}, "
-            f"got {len(persona)}",
-            "shorten it",
-        )
+        return context_room(self.sampling.max_new_tokens, self.max_context, 1 + len(persona_ids))
 
+    def context(
+        self, turns: Sequence[Sequence[int]], persona_ids: Sequence[int] = (), start: int = 0
+    ) -> tuple[Context, Dropped | None]:
+        """(what the model is shown of the encoded turns from number `start` on, what did not fit into it)"""
+        from convmodel_cli.model.generation import Context
 
-def fit_context(
-    turns: Sequence[Sequence[int]], persona: Sequence[int], sep_id: int, limits: Limits, candidate: int = 0
-) -> tuple[Context, Dropped | None]:
-    """As `make_context`, for encoded turns."""
-    from convmodel_cli.model.generation import Context, context_room
+        shown = encode_context(turns, persona_ids, self.model.sep_id, self.context_room(persona_ids), start)
+        max_response = min(self.sampling.max_new_tokens, self.max_context - len(shown.ids))
+        dropped = Dropped(shown.dropped_turns, shown.cut_tokens)
+        fits = not (shown.dropped_turns or shown.cut_tokens)
+        return Context(tuple(shown.ids), tuple(shown.types), max_response), None if fits else dropped
 
-    check_persona(persona, limits.max_context)
-    room = context_room(limits.max_new_tokens, limits.max_context, 1 + len(persona))
-    shown = encode_context(turns, persona, sep_id, room)
-    max_response = min(limits.max_new_tokens, limits.max_context - len(shown.ids))
-    dropped = Dropped(shown.dropped_turns, shown.cut_tokens)
-    fits = not (shown.dropped_turns or shown.cut_tokens)
-    return Context(tuple(shown.ids), tuple(shown.types), max_response, candidate), None if fits else dropped
+    def context_of_text(self, turns: Sequence[str], persona: str = "") -> tuple[Context, Dropped | None]:
+        """As `context`, for turns in words; raises UsageError for a persona that is too long."""
+        return self.context(self.encode(turns, persona), self.persona_ids(persona))
 
+    def answer(self, contexts: Sequence[Context], count: int = 1, batch_size: int = BATCH_SIZE) -> list[list[Written]]:
+        """`count` responses to each context, best mean log-probability first, whatever the batch."""
+        if self.sampling.by_library:
+            found = [self._by_library(context, count) for context in contexts]
+            return [best_first([builder.written() for builder in builders]) for builders in found]
+        rows = [replace(context, candidate=context.candidate + k) for context in contexts for k in range(count)]
+        written: list[Written] = [Written((), Response("", "", 0.0, 0))] * len(rows)
+        order = sorted(range(len(rows)), key=lambda row: -len(rows[row].ids))  # contexts of like length together
+        for start in range(0, len(order), batch_size):
+            part = order[start : start + batch_size]
+            for place, one in zip(part, self._answer_batch([rows[row] for row in part]), strict=True):
+                written[place] = one
+        return [best_first(written[start : start + count]) for start in range(0, len(rows), count)]
 
-def answer_all(
-    model: LanguageModel,
-    contexts: Sequence[Context],
-    sampling: SamplingSettings,
-    compute: Compute,
-    with_types: bool,
-    batch_size: int,
-) -> Iterator[tuple[int, Response]]:
-    """(index, response) of each context as its batch is done; contexts of like length are answered together."""
-    from convmodel_cli.model.generation import respond
+    def stream(self, context: Context, memory: Memory | None) -> Iterator[tuple[str, ResponseBuilder]]:
+        """(characters that are new, response so far) while a response to one context is written.
 
-    order = sorted(range(len(contexts)), key=lambda index: -len(contexts[index].ids))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        builders = [ResponseBuilder(model) for _ in rows]
-        chosen = [contexts[row] for row in rows]
-        for token in respond(model, chosen, sampling, compute, with_types):
+        What a `memory` holds is not computed again.
+        """
+        from convmodel_cli.model.generation import respond
+
+        if self.sampling.by_library:
+            [builder] = self._by_library(context, 1)
+            yield builder.text, builder
+            return
+        builder = ResponseBuilder(self.model, self.sampling.stop_word)
+        for token in respond(self.model, [context], self.sampling, self.compute, self.with_types, memory):
+            yield builder.add(token), builder
+            if builder.stopped:
+                return
+
+    def _answer_batch(self, contexts: Sequence[Context]) -> list[Written]:
+        from convmodel_cli.model.generation import respond
+
+        builders = [ResponseBuilder(self.model, self.sampling.stop_word) for _ in contexts]
+        stopped: set[int] = set()
+        for token in respond(self.model, contexts, self.sampling, self.compute, self.with_types, ended=stopped):
             builders[token.row].add(token)
-        for row, builder in zip(rows, builders, strict=True):
-            yield row, builder.response()
+            if builders[token.row].stopped:
+                stopped.add(token.row)
+        return [builder.written() for builder in builders]
+
+    def _by_library(self, context: Context, count: int) -> list[ResponseBuilder]:
+        from convmodel_cli.model.generation import Token
+        from convmodel_cli.model.library_generation import respond_by_library
+        from convmodel_cli.model.scoring import score_responses
+
+        found = respond_by_library(self.model, context, self.sampling, self.compute, self.with_types, count)
+        builders = []
+        for ids, ended in found:
+            [score] = score_responses(self.model, context, [ids], self.compute, self.with_types, ended)
+            builder = ResponseBuilder(self.model, self.sampling.stop_word)
+            for token in ids:
+                builder.add(Token(0, token, score))
+                if builder.stopped:
+                    break
+            else:
+                builder.add(Token(0, None, score, "stop" if ended else "length"))
+            builders.append(builder)
+        return builders
 
 
-def answer_one(
-    model: LanguageModel,
-    turns: Sequence[str],
-    persona: str,
-    sampling: SamplingSettings,
-    compute: Compute,
-    max_context: int,
-    with_types: bool,
-) -> Response:
-    """The response to one context."""
-    context, _ = make_context(model, turns, persona, Limits(sampling.max_new_tokens, max_context))
-    [(_, response)] = answer_all(model, [context], sampling, compute, with_types, batch_size=1)
-    return response
+def open_responder(name: str, sampling: SamplingSettings, machine: ComputeSettings) -> Responder:
+    """Load a model to answer with; raises ModelError, and UsageError for a machine that has no such device."""
+    check_model(name)
+    record = read_record(name)
+
+    from convmodel_cli.model.checkpoint import load_model
+    from convmodel_cli.model.compute import set_up
+
+    compute = set_up(machine, for_training=False)
+    model = load_model(name)
+    model.move_to(compute.device)
+    with_types = record.speaker_ids != "off" and model.takes_types
+    return Responder(model, compute, sampling, record.max_context or model.max_positions, with_types)
+
+
+def best_first(responses: Sequence[Written]) -> list[Written]:
+    """Stable, so that equal scores keep the order in which they were drawn."""
+    return sorted(responses, key=lambda written: -written.response.logprob)
 
 
 class ResponseBuilder:
     """Gathers the tokens of one response."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, stop_words: Sequence[str] = ()) -> None:
         from convmodel_cli.model.text import TextStream
 
-        self._stream = TextStream(model.tokenizer)
+        self._stream = TextStream(model, stop_words)
         self._logprobs: list[float] = []
         self._finish = "interrupted"
 
     @property
-    def ids(self) -> tuple[int, ...]:
-        return tuple(self._stream.ids)
+    def stopped(self) -> bool:
+        """Whether a stop word has ended it: no more tokens are wanted."""
+        return self._stream.stopped
+
+    @property
+    def text(self) -> str:
+        return self._stream.text
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been chosen yet, be it the end of an empty response."""
+        return bool(self._logprobs)
+
+    def finish(self) -> str:
+        """What is held back, when no more tokens are wanted."""
+        return self._stream.finish()
 
     def add(self, token: Token) -> str:
-        """Take the next token; returns the characters it finishes."""
+        """Take the next token; returns the characters that are certain now."""
         if token.id is not None or token.finish == "stop":  # the sep that ends a response is a choice like any other
             self._logprobs.append(token.logprob)
-        self._finish = token.finish or self._finish
-        return "" if token.id is None else self._stream.add(token.id)
+        piece = self._stream.finish() if token.id is None else self._stream.add(token.id)
+        self._finish = "stop" if self._stream.stopped else token.finish or self._finish
+        return piece
 
-    def response(self) -> Response:
+    def written(self) -> Written:
         """The response so far; "interrupted" unless its last token said otherwise."""
         mean = sum(self._logprobs) / len(self._logprobs) if self._logprobs else 0.0
-        return Response(self._stream.text, self._finish, mean, len(self._stream.ids))
+        ids = self._stream.ids
+        return Written(ids, Response(self._stream.text, self._finish, mean, len(ids)))

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.data.conversations import read_conversations
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.data.lines import shown_name
 from convmodel_cli.data.probes import Probe, read_probes
 from convmodel_cli.errors import DataError, GateMissed, ModelError, UsageError
 from convmodel_cli.events import EvaluationStepped, Measured, Note
-from convmodel_cli.settings import ComputeSettings, EvaluationSettings, SamplingSettings
-from convmodel_cli.workflows.answer import Limits, answer_all, make_context
+from convmodel_cli.settings import ComputeSettings, EvaluationSettings
+from convmodel_cli.workflows.answer import Responder
 from convmodel_cli.workflows.data import sample_file
 from convmodel_cli.workflows.plan import window_length
 from convmodel_cli.workflows.record import RunRecord, read_record
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from convmodel_cli.data.encoding import Sequences
     from convmodel_cli.model.compute import Compute
     from convmodel_cli.model.language_model import LanguageModel
-
-_PROBES_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +138,10 @@ def _count_answered(
 ) -> dict[str, int]:
     """How many probes the greedy response answers, of how many."""
     sampling = SamplingSettings(greedy=True)
-    limits = Limits(sampling.max_new_tokens, record.max_context or model.max_positions)
-    contexts = [make_context(model, probe.context, "", limits)[0] for probe in probes]
-    responses = answer_all(model, contexts, sampling, compute, with_types, _PROBES_AT_ONCE)
-    answered = sum(probes[index].is_answered_by(response.text) for index, response in responses)
+    responder = Responder(model, compute, sampling, record.max_context or model.max_positions, with_types)
+    responses = responder.answer([responder.context_of_text(probe.context)[0] for probe in probes])
+    pairs = zip(probes, responses, strict=True)
+    answered = sum(probe.is_answered_by(written.response.text) for probe, [written] in pairs)
     return {"answered": answered, "total": len(probes)}
 
 

@@ -2,83 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING
 
+from convmodel_cli.answer_settings import GenerationSettings, ResponseSettings, SamplingSettings
+from convmodel_cli.data.choices import read_choices
 from convmodel_cli.data.conversations import iter_conversations
 from convmodel_cli.data.formats import BadRecord, Conversation, parse_record
 from convmodel_cli.data.lines import Place, Problem, shown_name
 from convmodel_cli.errors import DataError, UsageError
-from convmodel_cli.events import Answered, Dropped, Response
-from convmodel_cli.settings import ComputeSettings, GenerationSettings, SamplingSettings
-from convmodel_cli.workflows.answer import Limits, answer_all, check_persona, make_context
-from convmodel_cli.workflows.record import read_record
-from convmodel_cli.workflows.run_folder import check_model
+from convmodel_cli.events import Answered, Dropped, Note, Talked
+from convmodel_cli.settings import ComputeSettings
+from convmodel_cli.workflows.answer import BATCH_SIZE, Found, Responder, open_responder
+from convmodel_cli.workflows.choices import make_ranker
+from convmodel_cli.workflows.self_chat import talk_to_itself
 
-if TYPE_CHECKING:
-    from convmodel_cli.model.compute import Compute
-    from convmodel_cli.model.language_model import LanguageModel
-
-_BATCH_SIZE = 16
 _BATCHES_READ_AHEAD = 8
+
+Handler = Callable[[list[Conversation]], list[Found]]
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """The nouns of a generation: the turns of one context, or a file of contexts."""
+    """The nouns of a generation: the turns of one context or a file of contexts, and what may be said to them."""
 
     model: str
     turns: tuple[str, ...] = ()
     input: str | None = None
+    choices: str | None = None
 
 
 def generate(
     request: GenerationRequest,
     settings: GenerationSettings,
     sampling: SamplingSettings,
+    surroundings: ResponseSettings,
     machine: ComputeSettings,
-) -> Iterator[Answered | Dropped]:
+) -> Iterator[Answered | Talked | Dropped | Note]:
     """Answer each context; a bad line of the input is answered by its problem, and raises DataError at the end."""
+    _check(request, settings, sampling)
     contexts = _contexts(request)
-    check_model(request.model)
-    record = read_record(request.model)
-
-    from convmodel_cli.model.checkpoint import load_model
-    from convmodel_cli.model.compute import set_up
-
-    compute = set_up(machine, for_training=False)
-    model = load_model(request.model)
-    model.move_to(compute.device)
-    responder = _Responder(
-        model,
-        compute,
-        settings,
-        sampling,
-        Limits(sampling.max_new_tokens, record.max_context or model.max_positions),
-        with_types=record.speaker_ids != "off" and model.takes_types,
-    )
-    problems = 0
-    remaining = iter(contexts)
-    while part := list(islice(remaining, responder.batch_size * _BATCHES_READ_AHEAD)):
-        for answered in responder.answer(part):
-            problems += isinstance(answered, Answered) and bool(answered.problem)
-            yield answered
+    choices = None if request.choices is None else read_choices(request.choices)
+    responder = open_responder(request.model, sampling, machine)
+    handle = _handler(responder, settings, choices)
+    empty: list[str] = []
+    problems = number = 0
+    for part in _parts(contexts, settings.batch_size or BATCH_SIZE):
+        checked = [_checked(responder, item, surroundings.persona) for item in part]
+        results = iter(handle([item for item in checked if isinstance(item, Conversation)]))
+        for item in checked:
+            number += 1
+            if isinstance(item, Problem):
+                problems += 1
+                yield Answered((), problem=str(item))
+                continue
+            yield from (found := next(results))
+            empty += [f"context {number}" for event in found if _says_nothing(event)]
+    if empty:
+        yield Note("the model answered with nothing, or with white space, to:", warning=True, items=tuple(empty))
     if problems:
         raise DataError(f"{request.input}: {problems} bad line{'s' * (problems > 1)}, said in their places")
 
 
-def _contexts(request: GenerationRequest) -> Iterable[Conversation | Problem]:
+def _handler(responder: Responder, settings: GenerationSettings, choices: list[str] | None) -> Handler:
+    """What is to be done with some contexts: rank choices, go on talking, or answer."""
+    count, batch_size = settings.num_responses or 1, settings.batch_size or BATCH_SIZE
+    if choices is not None:
+        return make_ranker(responder, choices, settings.num_responses)
+    if (turns := settings.self_chat) is not None:
+        return lambda contexts: talk_to_itself(responder, contexts, turns, count, batch_size)
+    return lambda contexts: _answer(responder, contexts, count, batch_size)
+
+
+def _says_nothing(event: Answered | Talked | Dropped) -> bool:
+    return event.is_empty if isinstance(event, Answered) else isinstance(event, Talked) and event.ended_early
+
+
+def _answer(responder: Responder, conversations: list[Conversation], count: int, batch_size: int) -> list[Found]:
+    shown = [responder.context_of_text(item.turns, item.persona) for item in conversations]
+    written = responder.answer([context for context, _ in shown], count, batch_size)
+    return [
+        [*([dropped] if dropped else []), Answered(item.turns, tuple(one.response for one in own))]
+        for item, (_, dropped), own in zip(conversations, shown, written, strict=True)
+    ]
+
+
+def _check(request: GenerationRequest, settings: GenerationSettings, sampling: SamplingSettings) -> None:
+    """Refuse what does not go together; raises UsageError."""
     if request.turns and request.input is not None:
         raise UsageError("turns and --input exclude each other", "drop one of them")
-    if request.turns:
+    if not request.turns and request.input is None:
+        raise UsageError("nothing to answer: expected turns or --input", 'try: convmodel generate "Hello"')
+    if request.choices is not None and settings.self_chat is not None:
+        raise UsageError("--choices and --self-chat exclude each other", "drop one of them")
+    wanted = settings.num_responses or 1
+    if request.choices is None and sampling.beams > 1 and wanted > sampling.beams:
+        raise UsageError(f"--num-responses: expected at most one for each of the {sampling.beams} beams, got {wanted}")
+
+
+def _contexts(request: GenerationRequest) -> Iterable[Conversation | Problem]:
+    if request.input is None:
         try:
             return [parse_record(list(request.turns), min_turns=1)]
         except BadRecord as error:
             raise UsageError(f"the turns: {error}") from None
-    if request.input is None:
-        raise UsageError("nothing to answer: expected turns or --input", 'try: convmodel generate "Hello"')
     read = iter_conversations(request.input, min_turns=1, text_too=True)
     first = next(read, None)  # opens the file, before anything heavy is imported
     if first is None:
@@ -86,55 +114,22 @@ def _contexts(request: GenerationRequest) -> Iterable[Conversation | Problem]:
     return chain([first], read)
 
 
-@dataclass(frozen=True, slots=True)
-class _Responder:
-    """A loaded model with everything that decides its responses."""
+def _parts(contexts: Iterable[Conversation | Problem], batch_size: int) -> Iterator[list[Conversation | Problem]]:
+    """As many as are answered before any of them is shown."""
+    remaining = iter(contexts)
+    while part := list(islice(remaining, batch_size * _BATCHES_READ_AHEAD)):
+        yield part
 
-    model: LanguageModel
-    compute: Compute
-    settings: GenerationSettings
-    sampling: SamplingSettings
-    limits: Limits
-    with_types: bool
 
-    @property
-    def batch_size(self) -> int:
-        return self.settings.batch_size or _BATCH_SIZE
-
-    def answer(self, part: list[Conversation | Problem]) -> Iterator[Answered | Dropped]:
-        """Answer a part of the input, in its order."""
-        count = self.settings.num_responses
-        checked = [self._checked(item) for item in part]
-        contexts = []
-        for item in checked:
-            for candidate in range(count if isinstance(item, Conversation) else 0):
-                assert isinstance(item, Conversation)
-                context, dropped = make_context(self.model, item.turns, self._persona(item), self.limits, candidate)
-                contexts.append(context)
-                if dropped is not None and candidate == 0:
-                    yield dropped
-        responses: dict[int, Response] = dict(
-            answer_all(self.model, contexts, self.sampling, self.compute, self.with_types, self.batch_size)
-        )
-        number = 0
-        for item in checked:
-            if isinstance(item, Problem):
-                yield Answered(context=(), problem=str(item))
-                continue
-            own = [responses[number + candidate] for candidate in range(count)]
-            number += count
-            # Stable, so that equal scores keep the order in which they were drawn.
-            yield Answered(item.turns, tuple(sorted(own, key=lambda response: -response.logprob)))
-
-    def _persona(self, item: Conversation) -> str:
-        return item.persona or self.settings.persona
-
-    def _checked(self, item: Conversation | Problem) -> Conversation | Problem:
-        """The item, or its problem if its own persona leaves no room."""
-        if isinstance(item, Problem) or not item.file:
-            return item
-        try:
-            check_persona(self.model.vocabulary.encode_persona(self._persona(item)), self.limits.max_context)
-        except UsageError as error:
-            return Problem(Place(item.file, item.line), str(error))
+def _checked(responder: Responder, item: Conversation | Problem, persona: str) -> Conversation | Problem:
+    """The item with its persona, or its problem if its own persona leaves no room."""
+    if isinstance(item, Problem):
         return item
+    item = replace(item, persona=item.persona or persona)
+    try:
+        responder.persona_ids(item.persona)
+    except UsageError as error:
+        if not item.file:
+            raise
+        return Problem(Place(item.file, item.line), str(error))
+    return item

@@ -13,9 +13,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.errors import TrainingError
 from convmodel_cli.events import Evaluated, EvaluationStepped, Finished, Note, Sampled, StateReady, Stepped
-from convmodel_cli.settings import SamplingSettings
 from convmodel_cli.signals import StopRequest
 from convmodel_cli.workflows.plan import RunPlan
 from convmodel_cli.workflows.state import RunState
@@ -162,13 +162,12 @@ def _first_loss(model: LanguageModel, plan: RunPlan, compute: Compute) -> float:
 
 def sample_response(model: LanguageModel, plan: RunPlan, compute: Compute, step: int) -> Sampled:
     """The answer to the run's sample context, with the default sampling settings."""
-    from convmodel_cli.workflows.answer import answer_one
+    from convmodel_cli.workflows.answer import Responder
 
-    sampling = SamplingSettings()
-    response = answer_one(
-        model, plan.sample, plan.sample_persona, sampling, compute, plan.max_context, plan.speaker_ids != "off"
-    )
-    return Sampled(step, plan.sample, response.text)
+    responder = Responder(model, compute, SamplingSettings(), plan.max_context, plan.speaker_ids != "off")
+    context, _ = responder.context_of_text(plan.sample, plan.sample_persona)
+    [[written]] = responder.answer([context])
+    return Sampled(step, plan.sample, written.response.text)
 
 
 def adopt_weights(

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from convmodel_cli.data.context import LEAST_AFTER_PERSONA
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.settings import TrainingSettings, parse_duration
-from convmodel_cli.workflows.answer import LEAST_AFTER_PERSONA
 from convmodel_cli.workflows.recipes import recipe_for
 
 if TYPE_CHECKING:
