@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from convmodel_cli.errors import StorageError
 
@@ -56,6 +57,23 @@ def make_durable(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def open_private(path: Path) -> TextIO:
+    """A file to append to that nobody else can read; raises StorageError, also for a symbolic link.
+
+    Through a link, what is private would go where somebody else wants it.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    if path.is_symlink():
+        raise StorageError(f"{path}: expected a file, got a symbolic link", "name another file, or remove the link")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(path, flags, 0o600)
+        path.chmod(0o600)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from None
+    return os.fdopen(handle, "a", encoding="utf-8", errors="backslashreplace")
 
 
 def temporaries(folder: Path, names: tuple[str, ...]) -> list[Path]:

@@ -16,16 +16,14 @@ from pathlib import Path
 import pytest
 
 from conftest import Convmodel
+from convmodel_cli.answer_settings import ChatSettings, GenerationSettings, ResponseSettings, SamplingSettings
 from convmodel_cli.cli.display import duration, short_count, sparkline
 from convmodel_cli.escaping import escaped
 from convmodel_cli.knobs import option_name
 from convmodel_cli.settings import (
-    ChatSettings,
     ComputeSettings,
     EvaluationSettings,
-    GenerationSettings,
     RunSettings,
-    SamplingSettings,
     ScreenSettings,
     TrainingSettings,
     parse_duration,
@@ -40,8 +38,8 @@ _TERMINAL_SECONDS = 60
 GROUPS = {
     "fit": (RunSettings, TrainingSettings, ComputeSettings, ScreenSettings),
     "eval": (EvaluationSettings, ComputeSettings, ScreenSettings),
-    "generate": (GenerationSettings, SamplingSettings, ComputeSettings, ScreenSettings),
-    "chat": (ChatSettings, SamplingSettings, ComputeSettings, ScreenSettings),
+    "generate": (GenerationSettings, ResponseSettings, SamplingSettings, ComputeSettings, ScreenSettings),
+    "chat": (ChatSettings, ResponseSettings, SamplingSettings, ComputeSettings, ScreenSettings),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,10 @@ import pytest
 import torch
 
 from conftest import TALKS, Convmodel
-from convmodel_cli.data.encoding import encode_conversations
-from convmodel_cli.data.formats import Conversation
-from convmodel_cli.events import Dropped, Response
+from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.model.checkpoint import load_model
 from convmodel_cli.model.compute import Compute
-from convmodel_cli.model.generation import Context, Memory, Token, respond
+from convmodel_cli.model.generation import Context, Token, respond
 from convmodel_cli.model.language_model import LanguageModel
 from convmodel_cli.model.sampling import (
     ban_repeated_ngrams,
@@ -28,13 +25,10 @@ from convmodel_cli.model.sampling import (
     uniform_stream,
 )
 from convmodel_cli.model.text import TextStream
-from convmodel_cli.settings import ChatSettings, ComputeSettings, SamplingSettings
-from convmodel_cli.workflows.answer import Limits, answer_all, fit_context, make_context
-from convmodel_cli.workflows.chat import Chat, open_chat
+from convmodel_cli.workflows.answer import Responder
 from helpers import write_jsonl
 
 GREEDY = SamplingSettings(greedy=True, max_new_tokens=20)
-LIMITS = Limits(20, 200)
 WILD = ["--temperature", "5", "--top-p", "1", "--top-k", "0", "--max-new-tokens", "5"]
 
 
@@ -43,11 +37,20 @@ def model(trained: str) -> LanguageModel:
     return load_model(trained)
 
 
-def contexts_of(model: LanguageModel) -> list[Context]:
+def responder_of(model: LanguageModel, compute: Compute, sampling: SamplingSettings = GREEDY) -> Responder:
+    return Responder(model, compute, sampling, 200, True)
+
+
+def context_of(model: LanguageModel, compute: Compute, *turns: str, max_new_tokens: int = 20) -> Context:
+    sampling = SamplingSettings(max_new_tokens=max_new_tokens)
+    return responder_of(model, compute, sampling).context_of_text(turns)[0]
+
+
+def contexts_of(model: LanguageModel, compute: Compute) -> list[Context]:
     """20 contexts of many lengths."""
     turns = [talk[:end] for talk in TALKS for end in range(1, len(talk) + 1)]
     turns += [[first[0], second[1], first[0]] for first in TALKS for second in TALKS][: 20 - len(turns)]
-    return [make_context(model, part, "", LIMITS)[0] for part in turns][:20]
+    return [context_of(model, compute, *part) for part in turns][:20]
 
 
 def own_generate(model: LanguageModel, context: Context, max_new_tokens: int) -> list[int]:
@@ -87,7 +90,7 @@ def collect(tokens: Any, count: int) -> tuple[list[list[int]], list[str]]:
 def test_greedy_responses_equal_transformers_own_at_every_batch_size(
     model: LanguageModel, compute: Compute, batch: int
 ) -> None:
-    contexts = contexts_of(model)
+    contexts = contexts_of(model, compute)
     assert len(contexts) == 20
     ours: list[list[int]] = []
     for start in range(0, 20, batch):
@@ -98,7 +101,7 @@ def test_greedy_responses_equal_transformers_own_at_every_batch_size(
 
 def test_sampled_responses_depend_neither_on_the_batch_nor_on_the_order(model: LanguageModel, compute: Compute) -> None:
     sampling = SamplingSettings(temperature=1.5, max_new_tokens=20)
-    contexts = contexts_of(model)[:10]
+    contexts = contexts_of(model, compute)[:10]
     alone = [collect(respond(model, [context], sampling, compute), 1)[0][0] for context in contexts]
     together, _ = collect(respond(model, contexts, sampling, compute), 10)
     reversed_, _ = collect(respond(model, contexts[::-1], sampling, compute), 10)
@@ -109,15 +112,15 @@ def test_sampled_responses_depend_neither_on_the_batch_nor_on_the_order(model: L
 def test_a_response_stops_by_itself_and_holds_no_sep(model: LanguageModel, compute: Compute) -> None:
     for talk in TALKS:
         for shown in range(1, len(talk), 2):
-            context = make_context(model, talk[:shown], "", LIMITS)[0]
-            [(_, response)] = answer_all(model, [context], GREEDY, compute, True, 1)
-            assert response.text == talk[shown]
-            assert response.finish == "stop"
+            context = context_of(model, compute, *talk[:shown])
+            [[written]] = responder_of(model, compute).answer([context])
+            assert written.response.text == talk[shown]
+            assert written.response.finish == "stop"
 
 
 def test_max_new_tokens_are_kept_exactly(model: LanguageModel, compute: Compute) -> None:
     sampling = SamplingSettings(greedy=True, max_new_tokens=3)
-    context = make_context(model, ["Where do you live?"], "", Limits(3, 200))[0]
+    context = context_of(model, compute, "Where do you live?", max_new_tokens=3)
     [ids], [finish] = collect(respond(model, [context], sampling, compute), 1)
     assert len(ids) == 3
     assert finish == "length"
@@ -125,7 +128,7 @@ def test_max_new_tokens_are_kept_exactly(model: LanguageModel, compute: Compute)
 
 def test_min_new_tokens_hold_the_sep_back(model: LanguageModel, compute: Compute) -> None:
     sampling = SamplingSettings(greedy=True, max_new_tokens=30, min_new_tokens=25)
-    context = make_context(model, ["Good night!"], "", Limits(30, 200))[0]
+    context = context_of(model, compute, "Good night!", max_new_tokens=30)
     [ids], _ = collect(respond(model, [context], sampling, compute), 1)
     assert len(ids) >= 25
     assert model.sep_id not in ids
@@ -134,7 +137,7 @@ def test_min_new_tokens_hold_the_sep_back(model: LanguageModel, compute: Compute
 @pytest.mark.parametrize("text", ["🙂👍🏽 Grüße", "日本語のテキスト", "e\u0301a\u0308 ünïcödé", "👨‍👩‍👧‍👦"])
 def test_streamed_text_is_the_text_decoded_whole_without_broken_characters(model: LanguageModel, text: str) -> None:
     ids = model.vocabulary.encode([text])[0]
-    stream = TextStream(model.tokenizer)
+    stream = TextStream(model)
     pieces = [stream.add(token) for token in ids]
     assert "".join(pieces) == stream.text == model.tokenizer.decode(ids) == text
     assert "\ufffd" not in "".join(pieces)
@@ -142,124 +145,10 @@ def test_streamed_text_is_the_text_decoded_whole_without_broken_characters(model
 
 def test_a_character_whose_end_never_comes_is_left_out(model: LanguageModel) -> None:
     ids = model.vocabulary.encode(["hi 語"])[0]
-    stream = TextStream(model.tokenizer)
+    stream = TextStream(model)
     for token in ids[:-1]:
         stream.add(token)
     assert "\ufffd" not in stream.text
-
-
-def open_test_chat(trained: str, **sampling: Any) -> Chat:
-    machine = ComputeSettings(device="cpu", precision="fp32")
-    return open_chat(trained, ChatSettings(), SamplingSettings(greedy=True, max_new_tokens=12, **sampling), machine)
-
-
-def test_chat_equals_generation_on_its_history_token_by_token(trained: str, compute: Compute) -> None:
-    chat = open_test_chat(trained)
-    chat.limits = Limits(12, 400)
-    for text in ["Hi!", "What do you eat?", "Tell me a joke.", "Where do you live?", "And to drink?", "Good night!"]:
-        list(chat.say(text))
-        turns = [list(turn.ids) for turn in chat.turns]
-        fresh = Memory()
-        ids: list[int] = [chat.model.sep_id]
-        types: list[int] = [0]
-        for index, turn in enumerate(turns[:-1]):
-            ids += [*turn, chat.model.sep_id]
-            types += [index % 2] * len(turn) + [1 - index % 2]
-        context = Context(tuple(ids), tuple(types), 12)
-        [expected], _ = collect(respond(chat.model, [context], chat.sampling, compute, memory=fresh), 1)
-        assert turns[-1] == expected == own_generate(chat.model, context, 12)
-
-
-def test_chat_after_clear_and_after_a_stopped_response_equals_a_fresh_one(trained: str) -> None:
-    chat = open_test_chat(trained)
-    list(chat.say("Hi!"))
-    for _ in chat.say("Where do you live?"):
-        chat.stop()
-    assert chat.turns[-1].text
-    stopped_after = len(chat.turns[-1].ids)
-    assert stopped_after < 12
-    list(chat.say("Is it nice there?"))
-    fresh = open_test_chat(trained)
-    fresh.turns = chat.turns[:-2]
-    list(fresh.say("Is it nice there?"))
-    assert chat.turns == fresh.turns
-    chat.clear()
-    list(chat.say("Good night!"))
-    assert [turn.text for turn in chat.turns] == ["Good night!", "Sleep well."]
-
-
-def test_two_hundred_turns_on_64_tokens_drop_the_oldest_pairs_say_it_once_and_equal_a_fresh_computation(
-    trained: str, compute: Compute
-) -> None:
-    chat = open_test_chat(trained)
-    chat.limits = Limits(12, 64)
-    told = 0
-    questions = ["Hi!", "What do you eat?", "And to drink?", "Tell me a joke."]
-    for number in range(100):
-        told += sum(isinstance(event, Dropped) for event in chat.say(questions[number % 4]))
-        if number % 10 == 9:
-            turns = [list(turn.ids) for turn in chat.turns[:-1]]
-            context, dropped = fit_context(turns, [], chat.model.sep_id, chat.limits)
-            assert dropped is not None and dropped.turns % 2 == 0
-            assert len(context.ids) + context.max_response <= 64
-            [expected], _ = collect(respond(chat.model, [context], chat.sampling, compute), 1)
-            assert list(chat.turns[-1].ids) == expected
-    assert told == 1
-    assert len(chat.turns) == 200
-
-
-@pytest.mark.parametrize("length", [51, 52, 63, 64, 500])
-def test_a_turn_as_long_as_the_context_is_cut_and_said(trained: str, length: int) -> None:
-    chat = open_test_chat(trained)
-    chat.limits = Limits(12, 64)
-    [token] = chat.model.vocabulary.encode(["a"])[0]
-    text = str(chat.model.tokenizer.decode([token] * length))
-    count = len(chat.model.vocabulary.encode([text])[0])
-    dropped = [event for event in chat.say(text) if isinstance(event, Dropped)]
-    room = 64 - 12 - 2
-    assert [event.tokens_of_newest for event in dropped] == ([count - room] if count > room else [])
-
-
-def test_what_the_chat_has_fed_is_a_prefix_of_the_training_encoding(trained: str) -> None:
-    chat = open_test_chat(trained)
-    chat.limits = Limits(12, 400)
-    for text in ["Hi!", "What do you eat?", "And to drink?"]:
-        list(chat.say(text))
-        said = Conversation(tuple(turn.text for turn in chat.turns))
-        whole = encode_conversations([said], chat.model.vocabulary, 1000, "all")
-        fed = len(chat.memory.ids)
-        assert fed == len(whole.ids) - 1  # the last sep is not fed before the next turn
-        assert chat.memory.ids == whole.ids[:fed].tolist()
-        assert chat.memory.types == whole.types[:fed].tolist()
-        assert chat.memory.cache.get_seq_length() == fed
-
-
-def test_an_empty_response_keeps_what_was_said(trained: str) -> None:
-    chat = open_test_chat(trained, min_new_tokens=0)
-    sep = torch.nn.functional.one_hot(torch.tensor(chat.model.sep_id), chat.model.vocab_size) * 1e6
-    head: Any = chat.model.network.get_output_embeddings()
-    hook = head.register_forward_hook(lambda *parts: parts[2] + sep)
-    [response] = list(chat.say("Hi!"))
-    hook.remove()
-    assert isinstance(response, Response)
-    assert (response.text, response.finish) == ("", "stop")
-    assert [turn.text for turn in chat.turns] == ["Hi!", ""]
-    list(chat.say("Good night!"))
-    assert len(chat.turns) == 4
-
-
-def test_a_chat_survives_an_error_inside_the_network(trained: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    chat = open_test_chat(trained)
-    list(chat.say("Hi!"))
-    with monkeypatch.context() as broken:
-        broken.setattr(type(chat.model.network), "forward", lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            list(chat.say("What do you eat?"))
-    list(chat.say("Good night!"))
-    fresh = open_test_chat(trained)
-    fresh.turns = chat.turns[:2]
-    list(fresh.say("Good night!"))
-    assert fresh.turns == chat.turns
 
 
 def test_generate_prints_the_same_three_responses_for_a_seed(convmodel: Convmodel, trained: str) -> None:
@@ -300,18 +189,6 @@ def test_candidates_come_best_first(convmodel: Convmodel, trained: str) -> None:
     scores = [response["logprob"] for response in line["responses"]]
     assert len(scores) == 5
     assert scores == sorted(scores, reverse=True)
-
-
-def test_chat_on_a_pipe_answers_line_by_line_and_keeps_the_conversation(convmodel: Convmodel, trained: str) -> None:
-    outcome = convmodel("chat", "-m", trained, "--greedy", stdin=b"What do you eat?\nAnd to drink?\n")
-    assert outcome.code == 0
-    assert outcome.out == "I like rice and beans.\nOnly water.\n"
-
-
-def test_chat_survives_broken_bytes(convmodel: Convmodel, trained: str) -> None:
-    outcome = convmodel("chat", "-m", trained, "--greedy", stdin=b"\xff\xfe hi\n")
-    assert outcome.code == 0
-    assert outcome.out.count("\n") == 1
 
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
@@ -357,7 +234,7 @@ def test_streams_differ_by_seed_context_and_candidate_and_repeat() -> None:
 
 def test_the_penalty_leaves_the_sep_alone(model: LanguageModel, compute: Compute) -> None:
     sampling = SamplingSettings(greedy=True, repetition_penalty=5.0, max_new_tokens=20)
-    context = make_context(model, ["Good night!"], "", LIMITS)[0]
-    [(_, response)] = answer_all(model, [context], sampling, compute, True, 1)
-    assert response.finish == "stop"
-    assert re.fullmatch(r"Sleep well\.", response.text)
+    context = context_of(model, compute, "Good night!")
+    [[written]] = responder_of(model, compute, sampling).answer([context])
+    assert written.response.finish == "stop"
+    assert written.response.text == "Sleep well."

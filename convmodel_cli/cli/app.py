@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
-import sys
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from convmodel_cli import __version__
+from convmodel_cli.answer_settings import ChatSettings, GenerationSettings, ResponseSettings, SamplingSettings
 from convmodel_cli.cli.options import takes_settings
-from convmodel_cli.errors import UsageError
 from convmodel_cli.settings import (
-    ChatSettings,
     ComputeSettings,
     EvaluationSettings,
-    GenerationSettings,
     RunSettings,
-    SamplingSettings,
     ScreenSettings,
     TrainingSettings,
 )
@@ -169,6 +163,7 @@ def eval_(
 @takes_settings
 def generate(
     settings: GenerationSettings,
+    surroundings: ResponseSettings,
     sampling: SamplingSettings,
     compute: ComputeSettings,
     screen: ScreenSettings,
@@ -178,51 +173,68 @@ def generate(
         str | None,
         typer.Option("--input", "-i", help="A file of contexts, or - for standard input.", show_envvar=False),
     ] = None,
+    choices: Annotated[
+        str | None,
+        typer.Option("--choices", help="Rank the responses in this file instead of writing one.", show_envvar=False),
+    ] = None,
 ) -> None:
     """Write responses, one a line.
 
     [bold]convmodel generate "Hello" -n 3 --seed 7[/]
     [bold]convmodel generate "I'm Nora." "Hi Nora!" "What's my name?"[/]
     [bold]convmodel generate -i contexts.jsonl --json[/]
+    [bold]convmodel generate -i questions.txt --choices answers.txt[/]
+    [bold]convmodel generate "Hello" --self-chat 6[/] writes a conversation
     """
     from convmodel_cli.cli.display import Screen
     from convmodel_cli.cli.result_screens import show_responses
     from convmodel_cli.workflows.generate import GenerationRequest
     from convmodel_cli.workflows.generate import generate as run_generate
 
-    request = GenerationRequest(model, tuple(turns or ()), input)
-    show_responses(run_generate(request, settings, sampling, compute), Screen(screen))
+    drawn = Screen(screen)
+    drawn.check_raw(surroundings.raw)
+    request = GenerationRequest(model, tuple(turns or ()), input, choices)
+    show_responses(run_generate(request, settings, sampling, surroundings, compute), drawn, surroundings.raw)
 
 
 @app.command()
 @takes_settings
 def chat(
     settings: ChatSettings,
+    surroundings: ResponseSettings,
     sampling: SamplingSettings,
     compute: ComputeSettings,
     screen: ScreenSettings,
     model: Model = "./model",
+    load: Annotated[
+        str | None, typer.Option("--load", help="Go on with the last conversation in this file.", show_envvar=False)
+    ] = None,
+    transcript: Annotated[
+        str | None, typer.Option("--transcript", help="Write down what is said, in this file.", show_envvar=False)
+    ] = None,
+    script: Annotated[
+        str | None, typer.Option("--script", help="Turns and slash commands, one a line.", show_envvar=False)
+    ] = None,
+    expect: Annotated[
+        str | None,
+        typer.Option(
+            "--expect",
+            help="Hold these conversations: exit 6 if a greedy response is another than theirs.",
+            show_envvar=False,
+        ),
+    ] = None,
 ) -> None:
     """Talk with a model; it keeps the conversation.
 
     [bold]convmodel chat[/]
     [bold]convmodel chat -m mybot --temperature 0.6[/]
     [bold]cat turns.txt | convmodel chat[/] answers line by line
+    [bold]convmodel chat --script talk.txt[/] with slash commands, as typed
+    [bold]convmodel chat --expect golden.jsonl[/] a regression test in CI
     """
-    from convmodel_cli.cli.chat_screen import chat_on_pipe, chat_on_terminal
-    from convmodel_cli.cli.display import Screen
-    from convmodel_cli.workflows.chat import open_chat
+    from convmodel_cli.cli.chat_opening import ChatRequest, hold_chat
 
-    if sys.stdin is None:
-        raise UsageError("standard input is closed", "pipe the turns in, or run it on a terminal")
-    drawn = Screen(screen)
-    if not sys.stdin.isatty() or screen.json:
-        chat_on_pipe(open_chat(model, settings, sampling, compute), drawn)
-        return
-    if compute.seed is None:
-        compute = replace(compute, seed=secrets.randbelow(1000))
-        drawn.say(f"seed {compute.seed}", "dim")
-    chat_on_terminal(open_chat(model, settings, sampling, compute), drawn)
+    hold_chat(ChatRequest(model, load, transcript, script, expect), settings, surroundings, sampling, compute, screen)
 
 
 def _files(first: str | None, more: list[str] | None) -> tuple[str, ...]:

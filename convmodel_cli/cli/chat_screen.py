@@ -1,88 +1,178 @@
-"""The chat on a terminal and on a pipe."""
+"""A chat with what surrounds it, on a terminal and on a pipe."""
 
 from __future__ import annotations
 
-import difflib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from convmodel_cli.cli.display import Screen
+from convmodel_cli.cli.chat_commands import find_command, split_command
+from convmodel_cli.cli.display import Screen, counted
 from convmodel_cli.cli.result_screens import answered_json, dropped_line
-from convmodel_cli.escaping import escaped, one_line
+from convmodel_cli.errors import ConvmodelError
+from convmodel_cli.escaping import escaped
 from convmodel_cli.events import Answered, Dropped, Piece, Response
 
 if TYPE_CHECKING:
-    from convmodel_cli.workflows.chat import Chat
+    from convmodel_cli.workflows.answer import Responder
+    from convmodel_cli.workflows.chat import Answering, Chat
+    from convmodel_cli.workflows.chat_files import Transcript
 
-_COMMANDS = {
-    "/help": "what you can type",
-    "/clear": "forget the conversation and start over",
-    "/history": "the conversation so far",
-    "/exit": "leave; so does Ctrl-D",
-    "/quit": "the same",
-}
-_PROMPT = "you> "
+PROMPT = "you> "
 _ANSWER = "bot> "
+_NOTHING = "the model said nothing; /retry asks again"
 
 
-def chat_on_pipe(chat: Chat, screen: Screen) -> None:
-    """One line in is one turn, one line out is its response."""
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        text = line.decode("utf-8", errors="replace").removesuffix("\n").removesuffix("\r")
-        if not text.strip():
-            screen.say(f"line {number}: nothing said, skipped")
-            continue
-        context = (*(turn.text for turn in chat.turns), text)
-        for event in chat.say(text):
-            _announce(event, screen)
-            if isinstance(event, Response):
-                answered = Answered(context, (event,))
-                if screen.settings.json:
-                    screen.result_json(answered_json(answered))
-                else:
-                    screen.result(one_line(event.text))
+class Display(Protocol):
+    """How a response is shown: as it is made, or as a line when it is done."""
+
+    def __call__(self, events: Answering, session: Session) -> None: ...
 
 
-def chat_on_terminal(chat: Chat, screen: Screen) -> None:
-    """A prompt that keeps the conversation until /exit or Ctrl-D."""
-    from prompt_toolkit import PromptSession
-    from prompt_toolkit.key_binding import KeyBindings
-    from prompt_toolkit.keys import Keys
+@dataclass(slots=True)
+class Session:
+    """A chat with what surrounds it: `initial` is what `/set reset` goes back to.
 
-    # Pasted colour codes look like mouse events to the prompt, which stumbles over them.
-    keys = KeyBindings()
-    keys.add(Keys.Vt100MouseEvent)(lambda _: None)
-    screen.say("Type a message; /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.", "dim")
-    session: PromptSession[str] = PromptSession(key_bindings=keys)
-    with _interrupts_stop(chat):  # the prompt reads Ctrl-C as a key, everywhere else it is a signal
-        while True:
-            try:
-                text = session.prompt(_PROMPT)
-            except KeyboardInterrupt:
-                continue
-            except EOFError:
-                return
-            if text.startswith("/") and not text.startswith("//"):
-                if _obey(text.strip(), chat, screen) == "leave":
-                    return
-            elif text.strip():
-                _answer(chat, text[1:] if text.startswith("//") else text, screen)
+    `ask` lets the user change a text, given a prompt and the text; it returns None where nobody can be asked.
+    """
+
+    chat: Chat
+    screen: Screen
+    display: Display
+    initial: Responder
+    transcript: Transcript | None = None
+    ask: Callable[[str, str], str | None] = lambda _prompt, _text: None
+    leaving: bool = False
+
+    def open(self) -> None:
+        """Let the model begin, if it is to."""
+        if self.chat.bot_first and not self.chat.turns:
+            self.show(self.chat.begin())
+
+    def say(self, text: str) -> None:
+        self._note(PROMPT, text)
+        self.show(self.chat.say(text))
+
+    def say_instead(self, text: str) -> None:
+        """Say something else instead of the user's last turn."""
+        events = self.chat.edit(text)
+        self._note(PROMPT, text)
+        self.show(events)
+
+    def obey(self, name: str, argument: str) -> None:
+        """Follow a slash command; raises ConvmodelError if it cannot be followed, and nothing has changed."""
+        command = find_command(name)
+        self._note(PROMPT, f"{name} {argument}".rstrip())
+        command.run(self, argument)
+
+    def load(self, path: str) -> None:
+        """Go on with the last conversation in a file, and answer its last turn if nobody has."""
+        from convmodel_cli.workflows.chat_files import last_conversation
+
+        conversation = last_conversation(path)
+        pending = self.chat.put(conversation)
+        self.screen.say(f"going on after {counted(len(conversation.turns), 'turn')} from {path}")
+        if pending is not None:
+            self.show(self.chat.say(pending))
+
+    def show(self, events: Answering) -> None:
+        """Show a response while it is made."""
+        self.display(events, self)
+        if self.chat.turns:
+            answered = self.chat.turns[-1].text
+            self._note(_ANSWER, answered)
+            if not answered.strip():
+                self.screen.say(_NOTHING, "yellow")
+
+    def _note(self, speaker: str, text: str) -> None:
+        if self.transcript is not None and self.transcript.failure is None:
+            self.transcript.write(speaker, text)
+            if self.transcript.failure is not None:
+                self.screen.error(self.transcript.failure)
 
 
-def _answer(chat: Chat, text: str, screen: Screen) -> None:
-    """Stream the response."""
+def stream(events: Answering, session: Session) -> None:
+    """The response as it is made, behind `bot> `."""
+    screen = session.screen
     lead = _ANSWER  # after what is announced first
-    for event in chat.say(text):
-        _announce(event, screen)
-        if isinstance(event, Piece):
+    for event in events:
+        if isinstance(event, Dropped):
+            screen.say(dropped_line(event), "yellow")
+        elif isinstance(event, Piece) and event.text:
             screen.write(lead + escaped(event.text))
             lead = ""
         elif isinstance(event, Response):
             screen.write(lead + (" [stopped]\n" if event.finish == "interrupted" else "\n"))
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """One line for each response; with --json an object."""
+
+    raw: bool = False
+
+    def __call__(self, events: Answering, session: Session) -> None:
+        for event in events:
+            if isinstance(event, Dropped):
+                session.screen.say(dropped_line(event), "yellow")
+            elif isinstance(event, Response):
+                context = tuple(turn.text for turn in session.chat.turns[:-1])
+                self.show(Answered(context, (event,)), session.screen)
+
+    def show(self, answered: Answered, screen: Screen) -> None:
+        if screen.settings.json:
+            screen.result_json(answered_json(answered))
+        else:
+            screen.response(answered.responses[0].text, self.raw)
+
+
+def chat_on_pipe(session: Session) -> None:
+    """One line in is one turn, one line out is its response."""
+    session.open()
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        text = line.decode("utf-8", errors="replace").removesuffix("\n").removesuffix("\r")
+        if text.encode() + b"\n" != line.rstrip(b"\r\n") + b"\n":
+            session.screen.say(f"line {number}: not UTF-8; what is broken reaches the model as \ufffd", "yellow")
+        if text.strip():
+            session.say(text)
+        else:
+            session.screen.say(f"line {number}: nothing said, skipped")
+
+
+def chat_on_terminal(session: Session, keep_history: bool) -> None:
+    """A prompt that keeps the conversation until /exit or Ctrl-D."""
+    from convmodel_cli.cli.chat_prompt import Prompt
+
+    prompt = Prompt(session, keep_history)
+    session.ask = prompt.change
+    session.screen.say("Type a message; /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.", "dim")
+    with _interrupts_stop(session.chat):  # the prompt reads Ctrl-C as a key, everywhere else it is a signal
+        session.open()
+        while not session.leaving:
+            try:
+                text = prompt.read()
+            except KeyboardInterrupt:
+                continue
+            except EOFError:
+                return
+            if text.strip():
+                _follow(session, text)
+
+
+def _follow(session: Session, text: str) -> None:
+    """A turn or a command; one that cannot be followed says why, and the conversation is unchanged."""
+    command = split_command(text)
+    try:
+        if command is None:
+            session.say(text.removeprefix("/") if text.startswith("//") else text)
+        else:
+            session.obey(*command)
+    except ConvmodelError as error:
+        session.screen.error(error)
 
 
 @contextmanager
@@ -97,30 +187,3 @@ def _interrupts_stop(chat: Chat) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _announce(event: object, screen: Screen) -> None:
-    if isinstance(event, Dropped):
-        screen.say(dropped_line(event), "yellow")
-
-
-def _obey(command: str, chat: Chat, screen: Screen) -> str:
-    """Follow a slash command; returns "leave" if the chat is over."""
-    match command.split()[0].lower():
-        case "/exit" | "/quit":
-            return "leave"
-        case "/clear":
-            chat.clear()
-            screen.say("The conversation starts over.")
-        case "/help":
-            for name, meaning in _COMMANDS.items():
-                screen.say(f"{name:<10}{meaning}")
-            screen.say(f"{'//text':<10}say /text to the model")
-        case "/history":
-            for index, turn in enumerate(chat.turns):
-                screen.say((_PROMPT, _ANSWER)[index % 2] + turn.text)
-        case unknown:
-            near = difflib.get_close_matches(unknown, _COMMANDS, 1)
-            hint = f"; did you mean {near[0]}?" if near else "; /help lists the commands"
-            screen.say(f"there is no command {unknown}{hint}", "yellow")
-    return "stay"

@@ -1,0 +1,225 @@
+"""The slash commands of the chat: what each is called, what it takes, and what it does."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from convmodel_cli.cli.chat_settings import change_settings, describe_settings
+from convmodel_cli.cli.display import counted
+from convmodel_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from convmodel_cli.cli.chat_screen import Session
+
+_MOST_CANDIDATES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`arguments` as they stand in the help; `run` gets what is written behind the name, without white space around."""
+
+    arguments: str
+    help: str
+    run: Callable[[Session, str], None]
+
+
+def split_command(line: str) -> tuple[str, str] | None:
+    """(name, what is written behind it) of a slash command, or None for a turn; `//` begins a turn with a slash."""
+    if not line.startswith("/") or line.startswith("//"):
+        return None
+    name, _, argument = line.strip().partition(" ")
+    return name.lower(), argument.strip()
+
+
+def find_command(name: str) -> Command:
+    """Raises UsageError with the nearest name."""
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        raise UsageError(
+            f"there is no command {name}",
+            f"did you mean {near[0]}?" if near else "/help lists the commands; // begins a message with a slash",
+        )
+    return COMMANDS[name]
+
+
+def _help(session: Session, _: str) -> None:
+    for name, command in COMMANDS.items():
+        session.screen.tell(f"{name + ' ' + command.arguments:<22}{command.help}")
+    session.screen.tell(f"{'//text':<22}say /text to the model")
+    session.screen.tell(
+        'Enter sends, Alt-Enter begins a new line, and so does Enter after """ until the next """. '
+        "Ctrl-X Ctrl-E opens an editor, Tab completes, arrows recall. Ctrl-C stops an answer, Ctrl-D leaves.",
+        "dim",
+    )
+
+
+def _leave(session: Session, _: str) -> None:
+    session.leaving = True
+
+
+def _clear(session: Session, _: str) -> None:
+    session.chat.clear()
+    session.screen.tell("The conversation starts over.")
+    session.open()
+
+
+def _undo(session: Session, argument: str) -> None:
+    undone = session.chat.undo(_number(argument))
+    session.screen.tell(f"taken back: {counted(len(undone), 'turn')}, from {_excerpt(undone[0].text)}")
+
+
+def _retry(session: Session, argument: str) -> None:
+    count = _number(argument, _MOST_CANDIDATES)
+    if session.chat.responder.sampling.greedy:
+        session.screen.tell("greedy gives the same answer each time; /set greedy=off temperature=1 varies it", "yellow")
+    if count == 1:
+        session.show(session.chat.retry())
+        return
+    for number, written in enumerate(session.chat.propose(count), 1):
+        session.screen.tell(f"{number:>3}  {written.response.logprob:6.2f}  {written.response.text or '(nothing)'}")
+    session.screen.tell("mean log-probability of a token in front; /pick 1 takes the first", "dim")
+
+
+def _pick(session: Session, argument: str) -> None:
+    if not argument:
+        raise UsageError("expected a number, got nothing", "like /pick 2")
+    session.screen.tell(f"bot> {session.chat.pick(_number(argument)).text}")
+
+
+def _edit(session: Session, argument: str) -> None:
+    said = session.chat.turns[-2].text if len(session.chat.turns) > 1 else ""
+    text = argument or (said and session.ask("you> ", said))
+    session.say_instead(_wanted(text, "/edit TEXT says something else instead of your last turn"))
+
+
+def _fix(session: Session, argument: str) -> None:
+    answered = session.chat.turns[-1].text if session.chat.turns else ""
+    text = argument or (answered and session.ask("bot> ", answered))
+    session.chat.fix(_wanted(text, "/fix TEXT corrects the last response"))
+    session.screen.tell("corrected; the conversation goes on from here, and /save keeps it")
+
+
+def _good(session: Session, _: str) -> None:
+    session.chat.mark(good=True)
+    session.screen.tell("marked as good: /save keeps it to be learned from")
+
+
+def _bad(session: Session, _: str) -> None:
+    session.chat.mark(good=False)
+    session.screen.tell("marked as bad: /save keeps it, and fit does not learn from it; /fix TEXT corrects it")
+
+
+def _set(session: Session, argument: str) -> None:
+    before = session.chat.responder
+    now = session.initial if argument == "reset" else before
+    sampling, seed = now.sampling, now.compute.seed
+    if argument != "reset":
+        sampling, seed = change_settings(sampling, seed, argument)
+    session.chat.adjust(sampling, seed)
+    known = describe_settings(before.sampling, before.compute.seed) if argument else []
+    changed = [line for line in describe_settings(sampling, seed) if line not in known]
+    for line in changed or ["nothing has changed"]:
+        session.screen.tell(line)
+
+
+def _persona(session: Session, argument: str) -> None:
+    if argument:
+        session.chat.set_persona("" if argument == "none" else argument)
+    session.screen.tell(f"persona: {session.chat.persona or 'none'}")
+    if not argument:
+        session.screen.tell("/persona TEXT changes it, /persona none removes it", "dim")
+
+
+def _history(session: Session, _: str) -> None:
+    if not session.chat.turns:
+        session.screen.tell("nothing has been said yet")
+    for index, turn in enumerate(session.chat.turns):
+        mark = {None: "", True: "  [good]", False: "  [bad]"}[turn.good]
+        session.screen.tell(f"{_speaker(session, index)}{turn.text}{mark}")
+
+
+def _context(session: Session, _: str) -> None:
+    use = session.chat.context_use()
+    if use.persona:
+        session.screen.tell(f"{use.persona:>7,}  the persona")
+    for index, (tokens, turn) in enumerate(zip(use.turns, session.chat.turns, strict=True)):
+        unseen = "  (not shown any more)" if index < use.dropped else ""
+        session.screen.tell(f"{tokens:>7,}  {_speaker(session, index)}{_excerpt(turn.text)}{unseen}")
+    session.screen.tell(
+        f"{use.tokens:,} of {use.most:,} tokens, with one between turns; "
+        f"{counted(use.dropped, 'oldest turn')} not shown"
+    )
+
+
+def _save(session: Session, argument: str) -> None:
+    from convmodel_cli.workflows.chat_files import save_chat
+
+    save_chat(session.chat, argument)
+    session.screen.tell(f"saved {counted(len(session.chat.turns), 'turn')} to {argument}; fit learns from it")
+
+
+def _load(session: Session, argument: str) -> None:
+    if not argument:
+        raise UsageError("expected the name of a file, got nothing", "like /load talks.jsonl")
+    session.load(argument)
+
+
+def _stats(session: Session, _: str) -> None:
+    chat, spent = session.chat, session.chat.spent
+    model, compute = chat.responder.model, chat.responder.compute
+    session.screen.tell(f"{counted(len(chat.turns), 'turn')}, {counted(spent.responses, 'response')} made here")
+    if spent.responses:
+        per_second = spent.tokens / spent.seconds if spent.seconds else 0.0
+        session.screen.tell(f"{spent.tokens:,} tokens in {spent.seconds:.1f} s, {per_second:,.0f} tokens a second")
+        session.screen.tell(f"{1000 * spent.first_seconds:,.0f} ms to the first token of the last response")
+    session.screen.tell(f"{model.num_parameters:,} parameters, {compute.precision} on {compute.device.type}")
+
+
+def _number(text: str, most: int | None = None) -> int:
+    """A number from 1, which is also what nothing means; raises UsageError."""
+    if not text:
+        return 1
+    if not text.isdecimal() or int(text) < 1 or (most is not None and int(text) > most):
+        limit = f" to {most}" if most is not None else ""
+        raise UsageError(f"expected a number from 1{limit}, got {text}")
+    return int(text)
+
+
+def _wanted(text: str | None, usage: str) -> str:
+    if not text or not text.strip():
+        raise UsageError("expected text, got nothing", usage)
+    return text
+
+
+def _speaker(session: Session, index: int) -> str:
+    return "bot> " if session.chat.is_response(index) else "you> "
+
+
+def _excerpt(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 40 else line[:39] + "…"
+
+
+COMMANDS = {
+    "/help": Command("", "what you can type", _help),
+    "/exit": Command("", "leave; so does Ctrl-D", _leave),
+    "/quit": Command("", "the same", _leave),
+    "/clear": Command("", "forget the conversation and start over", _clear),
+    "/undo": Command("[n]", "take back your last turn and its response, or the last n", _undo),
+    "/retry": Command("[n]", "answer once more; with n, show that many to /pick from", _retry),
+    "/pick": Command("k", "take number k of what /retry n has shown", _pick),
+    "/edit": Command("[TEXT]", "say something else instead of your last turn", _edit),
+    "/fix": Command("[TEXT]", "correct the last response", _fix),
+    "/good": Command("", "mark the last response as one to learn from", _good),
+    "/bad": Command("", "mark it as one not to learn from", _bad),
+    "/set": Command("[name=value ...]", "show or change how responses are drawn; /set reset", _set),
+    "/persona": Command("[TEXT]", "show or change who the model is to be", _persona),
+    "/history": Command("", "the conversation so far", _history),
+    "/context": Command("", "what the model still sees of it, in tokens", _context),
+    "/save": Command("FILE.jsonl", "append the conversation to a file for fit", _save),
+    "/load": Command("FILE", "go on with the last conversation in a file", _load),
+    "/stats": Command("", "speed and size", _stats),
+}

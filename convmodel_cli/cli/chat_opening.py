@@ -1,0 +1,81 @@
+"""From the options of `chat` to a chat: who is talking, and from where."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from dataclasses import dataclass, replace
+
+from convmodel_cli.answer_settings import ChatSettings, ResponseSettings, SamplingSettings
+from convmodel_cli.cli.chat_screen import Lines, Session, chat_on_pipe, chat_on_terminal, stream
+from convmodel_cli.cli.chat_script import chat_by_golden, chat_by_script, read_script
+from convmodel_cli.cli.display import Screen
+from convmodel_cli.errors import UsageError
+from convmodel_cli.settings import ComputeSettings, ScreenSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """The nouns of a chat: the model, and the files that are read and written."""
+
+    model: str
+    load: str | None = None
+    transcript: str | None = None
+    script: str | None = None
+    expect: str | None = None
+
+
+def hold_chat(
+    request: ChatRequest,
+    settings: ChatSettings,
+    surroundings: ResponseSettings,
+    sampling: SamplingSettings,
+    machine: ComputeSettings,
+    screen_settings: ScreenSettings,
+) -> None:
+    """Check what can be checked without the model, load it, and talk; raises ConvmodelError."""
+    from convmodel_cli.workflows.answer import open_responder
+    from convmodel_cli.workflows.chat import open_chat
+    from convmodel_cli.workflows.chat_files import Transcript, last_conversation
+    from convmodel_cli.workflows.expect import read_golden
+
+    screen = Screen(screen_settings)
+    _check(request, settings, surroundings, screen)
+    golden = None if request.expect is None else read_golden(request.expect, settings.bot_first)
+    script = None if request.script is None else read_script(request.script)
+    if request.load is not None:
+        last_conversation(request.load)  # what is wrong with it is said before the model is loaded
+    transcript = None if request.transcript is None else Transcript(request.transcript)
+    on_terminal = golden is None and script is None and sys.stdin.isatty() and not screen_settings.json
+    if on_terminal and machine.seed is None:
+        machine = replace(machine, seed=secrets.randbelow(1000))
+        screen.say(f"seed {machine.seed}", "dim")
+    responder = open_responder(request.model, sampling, machine)
+    chat = open_chat(responder, surroundings.persona, settings.bot_first)
+    session = Session(chat, screen, stream if on_terminal else Lines(surroundings.raw), responder, transcript)
+    if request.load is not None:
+        session.load(request.load)
+    if golden is not None:
+        chat_by_golden(session, golden)
+    elif script is not None:
+        chat_by_script(session, script)
+    elif on_terminal:
+        chat_on_terminal(session, keep_history=not settings.no_history)
+    else:
+        chat_on_pipe(session)
+    if transcript is not None:
+        transcript.close()
+        if transcript.failure is not None:
+            raise transcript.failure
+
+
+def _check(request: ChatRequest, settings: ChatSettings, surroundings: ResponseSettings, screen: Screen) -> None:
+    screen.check_raw(surroundings.raw)
+    if request.script is not None and request.expect is not None:
+        raise UsageError("--script and --expect exclude each other", "drop one of them")
+    if request.expect is not None and request.load is not None:
+        raise UsageError("--expect and --load exclude each other: each golden conversation starts anew")
+    if request.load is not None and settings.bot_first:
+        raise UsageError("--load and --bot-first exclude each other: the file says who begins")
+    if sys.stdin is None and request.script is None and request.expect is None:
+        raise UsageError("standard input is closed", "pipe the turns in, or run it on a terminal")

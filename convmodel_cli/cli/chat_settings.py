@@ -1,0 +1,65 @@
+"""The settings of a chat that change while it goes on: /set, and how they stand in the toolbar."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from dataclasses import fields, replace
+from typing import get_type_hints
+
+from convmodel_cli.answer_settings import SamplingSettings
+from convmodel_cli.errors import UsageError
+from convmodel_cli.knobs import check_limits, parse_value
+from convmodel_cli.settings import ComputeSettings
+
+_SETTINGS = {setting.name: setting for setting in fields(SamplingSettings)}
+_HINTS = get_type_hints(SamplingSettings)
+NAMES = (*_SETTINGS, "seed")
+
+
+def describe_settings(sampling: SamplingSettings, seed: int) -> list[str]:
+    """A line for each setting."""
+    values = {name: getattr(sampling, name) for name in _SETTINGS} | {"seed": seed}
+    values["repetition_penalty"] = sampling.penalty
+    return [f"{name:<20}{_written(value)}" for name, value in values.items()]
+
+
+def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(map(shlex.quote, value)) if isinstance(value, tuple) else str(value)
+
+
+def change_settings(sampling: SamplingSettings, seed: int, text: str) -> tuple[SamplingSettings, int]:
+    """The settings after `name=value name=value`; raises UsageError and changes nothing if one of them is wrong."""
+    try:
+        for assignment in shlex.split(text):
+            written, equals, value = assignment.partition("=")
+            name = written.removeprefix("--").replace("-", "_")
+            if not equals:
+                raise UsageError(f"expected name=value, got {assignment}", "like /set temperature=0.5")
+            if name == "seed":
+                seed = _seed(value)
+            elif name in _SETTINGS:
+                sampling = replace(sampling, **{name: parse_value(_SETTINGS[name], _HINTS[name], value)})
+            else:
+                near = difflib.get_close_matches(name, NAMES, 1)
+                hint = f"did you mean {near[0]}?" if near else "/set lists the settings"
+                raise UsageError(f"there is no setting {written}", hint)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return sampling, seed
+
+
+def _seed(text: str) -> int:
+    [setting] = [setting for setting in fields(ComputeSettings) if setting.name == "seed"]
+    seed = parse_value(setting, int, text)
+    check_limits(ComputeSettings(seed=seed))
+    return int(seed)
+
+
+def summary(sampling: SamplingSettings, seed: int) -> str:
+    """`T 0.8 · p 0.95 · seed 71`"""
+    if sampling.beams > 1:
+        return f"{sampling.beams} beams"
+    return "greedy" if sampling.greedy else f"T {sampling.temperature:g} · p {sampling.top_p:g} · seed {seed}"

@@ -1,0 +1,107 @@
+"""Chats on the disk: saved for `fit`, loaded to go on with, written down as they are held."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import orjson
+
+from convmodel_cli.data.conversations import collect, iter_conversations
+from convmodel_cli.data.formats import BadRecord, Conversation, parse_record, to_record
+from convmodel_cli.data.lines import Counts, decode, numbered_lines, open_bytes, shown_name
+from convmodel_cli.errors import DataError, StorageError, UsageError
+from convmodel_cli.escaping import escaped
+from convmodel_cli.storage import open_private
+from convmodel_cli.workflows.chat import Chat
+
+_EXAMPLE = 'write each conversation on one line, like ["Hello", "Hi there"]'
+
+
+def conversation_of(chat: Chat) -> Conversation:
+    """The conversation as `fit` learns it: all turns but the responses that are marked as no good."""
+    texts = tuple(turn.text for turn in chat.turns)
+    marked = any(turn.good is not None for turn in chat.turns)
+    learn = tuple(turn.good is not False for turn in chat.turns) if marked or chat.bot_first else None
+    assistant = tuple(chat.is_response(index) for index in range(len(texts))) if chat.bot_first else None
+    return Conversation(texts, assistant, learn, chat.persona)
+
+
+def save_chat(chat: Chat, path: str) -> None:
+    """Append the conversation to a file as a line that `fit` reads; raises UsageError if it would not."""
+    if not path.endswith(".jsonl"):
+        raise UsageError(f"expected the name of a .jsonl file, got {path or 'nothing'}", "like /save talks.jsonl")
+    if not chat.turns:
+        raise UsageError("there is nothing to save yet", "say something first")
+    record = to_record(conversation_of(chat))
+    try:
+        parse_record(record, min_turns=2)
+    except BadRecord as error:
+        raise UsageError(f"fit would not learn from this conversation: {error}", "/fix or /undo it") from None
+    _append_line(Path(path).expanduser(), orjson.dumps(record))
+
+
+def _append_line(path: Path, line: bytes) -> None:
+    """Raises StorageError; a line that somebody left unfinished is closed first."""
+    try:
+        with path.open("ab+") as stream:
+            if stream.tell():
+                stream.seek(-1, 2)
+                line = line if stream.read(1) == b"\n" else b"\n" + line
+            stream.write(line + b"\n")
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def last_conversation(path: str) -> Conversation:
+    """The last conversation of a file, which is the newest one that was saved there; raises DataError, UsageError."""
+    return read_chats(path)[-1]
+
+
+def read_lines(path: str) -> list[tuple[str, str]]:
+    """(place, line) of each line that is not blank; raises DataError for what is no text."""
+    found = []
+    with open_bytes(path) as content:
+        for number, line in numbered_lines(content, Counts()):
+            place = f"{shown_name(path)}:{number}"
+            try:
+                if isinstance(line, BadRecord):
+                    raise line
+                text = decode(line)
+            except BadRecord as error:
+                raise DataError(f"{place}: {error}") from None
+            if text.strip():
+                found.append((place, text))
+    return found
+
+
+def read_chats(path: str) -> list[Conversation]:
+    """All conversations of a file; raises DataError that lists every bad line."""
+    return collect(path, iter_conversations(str(Path(path).expanduser()), min_turns=1), "conversations", _EXAMPLE)
+
+
+class Transcript:
+    """Writes down what is said, line by line, in a file that only its owner can read.
+
+    A failure to write does not end the chat: it is kept in `failure`, and nothing more is written.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._stream = open_private(Path(path).expanduser())
+        self.failure: StorageError | None = None
+
+    def write(self, speaker: str, text: str) -> None:
+        """A turn or a command; further lines of it are indented."""
+        if self.failure is not None:
+            return
+        indented = escaped(text).replace("\n", "\n" + " " * len(speaker))
+        try:
+            self._stream.write(f"{speaker}{indented}\n")
+            self._stream.flush()
+        except OSError as error:
+            self.failure = StorageError(f"{self._path}: cannot be written: {error.strerror or error}")
+
+    def close(self) -> None:
+        with suppress(OSError):  # said when the line was written
+            self._stream.close()
