@@ -149,8 +149,7 @@ def _context(session: Session, _: str) -> None:
         unseen = "  (not shown any more)" if index < use.dropped else ""
         session.screen.tell(f"{tokens:>7,}  {_speaker(session, index)}{_excerpt(turn.text)}{unseen}")
     session.screen.tell(
-        f"{use.tokens:,} of {use.most:,} tokens, with one between turns; "
-        f"{counted(use.dropped, 'oldest turn')} not shown"
+        f"{use.tokens:,} of {use.most:,} tokens, seps included; {counted(use.dropped, 'oldest turn')} not shown"
     )
 
 

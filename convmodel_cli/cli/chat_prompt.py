@@ -103,7 +103,8 @@ class _Completer(Completer):
             return
         name, space, argument = text.partition(" ")
         if not space:
-            yield from _that_begin(name, COMMANDS)
+            named = (name + " " if command.arguments else name for name, command in COMMANDS.items())
+            yield from _that_begin(name, named)
         elif name == "/set":
             yield from _that_begin(argument.rpartition(" ")[2], [*(f"{setting}=" for setting in NAMES), "reset"])
         elif name in ("/save", "/load"):

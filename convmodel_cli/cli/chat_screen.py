@@ -150,7 +150,7 @@ def chat_on_terminal(session: Session, keep_history: bool) -> None:
     prompt = Prompt(session, keep_history)
     session.ask = prompt.change
     session.screen.say("Type a message; /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.", "dim")
-    with _interrupts_stop(session.chat):  # the prompt reads Ctrl-C as a key, everywhere else it is a signal
+    with _interrupts_stop(session.chat), _no_echo():  # both are for the time outside the prompt
         session.open()
         while not session.leaving:
             try:
@@ -173,6 +173,25 @@ def _follow(session: Session, text: str) -> None:
             session.obey(*command)
     except ConvmodelError as error:
         session.screen.error(error)
+
+
+@contextmanager
+def _no_echo() -> Iterator[None]:
+    """Keep what is typed while the model answers out of its answer; the next prompt shows it."""
+    if sys.platform == "win32":
+        yield
+        return
+    import termios  # there is none on Windows
+
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    without = before.copy()
+    without[3] &= ~termios.ECHO  # the local modes
+    termios.tcsetattr(terminal, termios.TCSADRAIN, without)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
 @contextmanager

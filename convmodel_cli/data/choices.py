@@ -1,25 +1,44 @@
-"""Responses to choose from: a line of text each, or JSON strings in a `.jsonl` or `.json` file."""
+"""Responses to choose from: JSON strings in a `.jsonl` or `.json` file, else a line of text each."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from convmodel_cli.data.conversations import collect
 from convmodel_cli.data.files import iter_parsed
 from convmodel_cli.data.formats import BadRecord, parse_record
-from convmodel_cli.data.lines import Counts, Place
+from convmodel_cli.data.lines import Counts, Place, Problem, decode, numbered_lines, open_bytes, shown_name
 from convmodel_cli.data.wording import describe
 
-_EXAMPLE = "write each response on one line of a .txt file, or as a JSON string on one line of a .jsonl file"
+_EXAMPLE = "write each response on one line of text, or as a JSON string on one line of a .jsonl file"
 
 
 def read_choices(path: str) -> list[str]:
     """All responses of a file, each once; raises DataError that lists every bad line."""
-    found = collect(path, iter_parsed(path, _parse_choices, Counts()), "responses to choose from", _EXAMPLE)
-    return list(dict.fromkeys(choice for choices in found for choice in choices))
+    is_json = path.removesuffix(".gz").endswith((".jsonl", ".json"))
+    records = iter_parsed(path, _parse, Counts()) if is_json else _lines(path)
+    return list(dict.fromkeys(collect(path, records, "responses to choose from", _EXAMPLE)))
 
 
-def _parse_choices(_: Place, record: Any) -> tuple[str, ...]:
-    if not isinstance(record, str | list):
-        raise BadRecord(f"expected a response, got {describe(record)}")
-    return parse_record([record] if isinstance(record, str) else record, min_turns=1).turns
+def _parse(_: Place, record: Any) -> str:
+    if not isinstance(record, str):
+        raise BadRecord(f"expected a response as a string, got {describe(record)}")
+    return _checked(record)
+
+
+def _lines(path: str) -> Iterator[str | Problem]:
+    with open_bytes(path) as stream:
+        for number, line in numbered_lines(stream, Counts()):
+            try:
+                if isinstance(line, BadRecord):
+                    raise line
+                if line.strip():
+                    yield _checked(decode(line))
+            except BadRecord as error:
+                yield Problem(Place(shown_name(path), number), str(error))
+
+
+def _checked(text: str) -> str:
+    [turn] = parse_record([text], min_turns=1).turns
+    return turn
