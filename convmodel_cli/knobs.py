@@ -89,7 +89,8 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
 def _check_text(setting: Field[Any], value: str, kinds: tuple[Any, ...]) -> None:
     if str not in kinds and value not in kinds:
         known = ", ".join(kind for kind in kinds if isinstance(kind, str))
-        raise ValueError(f"{option_name(setting)}: expected one of {known}, got {value}")
+        wanted = f"one of {known}" if known else "a number"
+        raise ValueError(f"{option_name(setting)}: expected {wanted}, got {value}")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError(f"{option_name(setting)}: expected UTF-8 text, got other bytes")
 

@@ -95,3 +95,32 @@ def test_a_bad_config_exits_2_and_says_why(
     assert outcome.code == 2
     assert expected in outcome.err
     assert convmodel("fit", "--config", "missing.yaml").code == 2
+
+
+def test_the_models_own_sampling_settings_are_the_defaults_below_a_config_file(
+    convmodel: Convmodel, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bot"
+    folder.mkdir()
+    own = {"temperature": 0.3, "top_p": 0.5, "top_k": 7, "eos_token_id": 0, "max_new_tokens": 9, "min_p": None}
+    (folder / "generation_config.json").write_text(json.dumps(own))
+    (tmp_path / "run.yaml").write_text("top_p: 0.6\ntop_k: 8\n")
+    for order in (["-m", "bot", "--config", "run.yaml"], ["--config", "run.yaml", "-m", "bot"]):
+        outcome = convmodel("generate", "Hi", *order, "--top-k", "9", "--print-config")
+        assert outcome.code == 0
+        lines = outcome.out.splitlines()
+        assert "temperature: 0.3  # model folder" in lines
+        assert "max_new_tokens: 9  # model folder" in lines
+        assert "top_p: 0.6  # config file" in lines
+        assert "top_k: 9  # command line" in lines
+        assert "min_p: 0.0  # default" in lines
+
+
+def test_a_generation_config_that_makes_no_sense_is_named(convmodel: Convmodel, tmp_path: Path) -> None:
+    folder = tmp_path / "bot"
+    folder.mkdir()
+    for content in ("{", '{"temperature": -1}', '{"top_k": "many"}', "[]"):
+        (folder / "generation_config.json").write_text(content)
+        outcome = convmodel("chat", "-m", "bot")
+        assert outcome.code == 4, content
+        assert "bot/generation_config.json: expected" in outcome.err

@@ -9,6 +9,7 @@ import typer
 
 from convmodel_cli import __version__
 from convmodel_cli.answer_settings import ChatSettings, GenerationSettings, ResponseSettings, SamplingSettings
+from convmodel_cli.cli.config import use_model_folder
 from convmodel_cli.cli.options import takes_settings
 from convmodel_cli.settings import (
     ComputeSettings,
@@ -32,7 +33,14 @@ app = typer.Typer(
 
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", envvar="CONVMODEL_MODEL", help="A model folder, or a name on the Hugging Face hub."),
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="CONVMODEL_MODEL",
+        help="A model folder, or a name on the Hugging Face hub.",
+        is_eager=True,
+        callback=use_model_folder,
+    ),
 ]
 
 

@@ -12,7 +12,8 @@ import orjson
 import typer
 import yaml
 
-from convmodel_cli.errors import UsageError
+from convmodel_cli.answer_settings import SamplingSettings
+from convmodel_cli.errors import ModelError, UsageError
 
 # A list of files in a config is a positional argument and repeated options on the command line.
 _LISTS = {"train": "more_train", "valid": "more_valid"}
@@ -22,6 +23,17 @@ _SOURCES = {
     "ENVIRONMENT": "environment",
     "DEFAULT_MAP": "config file",
     "DEFAULT": "default",
+}
+# What transformers calls our settings. Its do_sample stays out: there is no option to switch greedy off again.
+_GENERATION_CONFIG = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+    "no_repeat_ngram_size": "no_repeat_ngram",
+    "max_new_tokens": "max_new_tokens",
+    "min_new_tokens": "min_new_tokens",
 }
 
 
@@ -33,8 +45,46 @@ def use_config(context: typer.Context, path: str | None) -> str | None:
             for parameter in context.command.params
             if parameter.name not in (*_NOT_SETTINGS, "help")
         }
-        context.default_map = _defaults(_read(path), path, known)
+        stated = _defaults(_read(path), path, known)
+        _from_model_folder(context).difference_update(stated)
+        context.default_map = {**(context.default_map or {}), **stated}
     return path
+
+
+def use_model_folder(context: typer.Context, name: str) -> str:
+    """Make what the model's generation_config.json says of sampling the default, below a config file.
+
+    Of a model on the hub nothing is known before it is loaded. Raises ModelError for a file that makes no sense.
+    """
+    path = Path(name).expanduser() / "generation_config.json"
+    stated = context.default_map or {}
+    takes = {parameter.name for parameter in context.command.params} - set(stated)
+    found = {ours: value for ours, value in _sampling_of(path).items() if ours in takes}
+    _from_model_folder(context).update(found)
+    context.default_map = {**found, **stated}
+    return name
+
+
+def _sampling_of(path: Path) -> dict[str, Any]:
+    """The sampling settings in a generation_config.json, by our names."""
+    if not path.is_file():
+        return {}
+    try:
+        written = orjson.loads(path.read_bytes())
+        if not isinstance(written, dict):
+            raise TypeError(f"expected an object, got {type(written).__name__}")
+        found = {ours: written.get(theirs) for theirs, ours in _GENERATION_CONFIG.items()}
+        known = {ours: value for ours, value in found.items() if value is not None}
+        SamplingSettings(**known)
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{path}: expected settings of transformers' generate, got others: {error}") from None
+    return known
+
+
+def _from_model_folder(context: typer.Context) -> set[str]:
+    """The settings whose defaults come from the model's folder."""
+    names: set[str] = context.meta.setdefault("convmodel.model_folder", set())
+    return names
 
 
 def _read(path: str) -> Mapping[str, Any]:
@@ -102,6 +152,8 @@ def describe_config(context: typer.Context) -> str:
         if name in _NOT_SETTINGS:
             continue
         source = context.get_parameter_source(name)
-        # A JSON value is a YAML value.
-        lines.append(f"{name}: {orjson.dumps(value).decode()}  # {_SOURCES[source.name if source else 'DEFAULT']}")
+        shown = _SOURCES[source.name if source else "DEFAULT"]
+        if shown == "config file" and name in _from_model_folder(context):
+            shown = "model folder"
+        lines.append(f"{name}: {orjson.dumps(value).decode()}  # {shown}")  # a JSON value is a YAML value
     return "\n".join(lines)
