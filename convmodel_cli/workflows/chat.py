@@ -167,9 +167,7 @@ class Chat:
         """Go on with another conversation; returns the user's last turn if that has no response yet."""
         persona = conversation.persona or self.persona
         self.responder.persona_ids(persona)  # raises if it is too long
-        if conversation.assistant is not None:
-            self.bot_first = conversation.assistant[0]
-        self.persona = persona
+        self.persona, self.bot_first = persona, conversation.assistant is not None and conversation.assistant[0]
         encoded = self.responder.encode(conversation.turns, persona)
         learn = conversation.learn or (True,) * len(encoded)
         turns = [
