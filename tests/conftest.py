@@ -24,7 +24,7 @@ from convmodel_cli.model.compute import Compute, set_up
 from convmodel_cli.model.language_model import LanguageModel, prepare_network, set_dropout
 from convmodel_cli.model.new import train_tokenizer
 from convmodel_cli.settings import ComputeSettings
-from harness import RUN, Result, Server, make_workshop, result_of
+from harness import RUN, Result, Server, make_workshop, result_of, run_on_a_terminal
 from helpers import TINY_POSITIONS, made_up_conversations
 
 torch.set_num_threads(1)
@@ -38,6 +38,7 @@ class Outcome:
 
 
 Convmodel = Callable[..., Outcome]
+OnATerminal = Callable[..., str]
 
 
 @pytest.fixture
@@ -125,6 +126,16 @@ def server() -> Iterator[Server]:
     started = Server()
     yield started
     started.close()
+
+
+@pytest.fixture
+def on_a_terminal(server: Server, tmp_path: Path) -> OnATerminal:
+    """Run a command on a pseudo-terminal; `typed` holds (what to wait for, what to type then)."""
+
+    def run(arguments: list[str], typed: list[tuple[bytes, bytes]], **variables: str) -> str:
+        return run_on_a_terminal(server, tmp_path, arguments, typed, **variables)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,6 +106,44 @@ class Server:
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+
+
+_TERMINAL_SECONDS = 60
+
+
+def run_on_a_terminal(
+    server: Server, folder: Path, arguments: list[str], typed: list[tuple[bytes, bytes]], **variables: str
+) -> str:
+    """What a command writes on a pseudo-terminal and its exit code; `typed` holds (what to wait for, what to type)."""
+    master, slave = pty.openpty()
+    environment = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40", "CI": "", **variables}
+    child = server.start(arguments, folder, terminal=os.ttyname(slave), environment=environment)
+    os.close(slave)
+    seen = _watch(master, list(typed), child)
+    os.close(master)
+    return f"{seen.decode()}\nexit {child.wait().code}"
+
+
+def _watch(master: int, waiting: list[tuple[bytes, bytes]], child: Child) -> bytes:
+    """What the program writes until it ends, while it is typed to."""
+    seen = b""
+    position = 0
+    end = time.monotonic() + _TERMINAL_SECONDS
+    while time.monotonic() < end:
+        if waiting and waiting[0][0] in seen[position:]:
+            position = len(seen)
+            os.write(master, waiting.pop(0)[1])
+        if not select.select([master], [], [], 0.2)[0]:
+            continue
+        try:
+            chunk = os.read(master, 65536)
+        except OSError:  # the program has ended
+            return seen
+        seen += chunk
+        if b"\x1b[6n" in chunk:  # the program asks where the cursor is
+            os.write(master, b"\x1b[1;1R")
+    child.kill()
+    return seen
 
 
 def resume(server: Server, folder: Path, run: list[str]) -> Ended:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from conftest import Convmodel
+from conftest import Convmodel, OnATerminal
 from convmodel_cli.answer_settings import ChatSettings, GenerationSettings, ResponseSettings, SamplingSettings
 from convmodel_cli.cli.display import duration, short_count, sparkline
 from convmodel_cli.escaping import escaped
@@ -29,11 +25,7 @@ from convmodel_cli.settings import (
     parse_duration,
     parse_split,
 )
-from harness import Child, Server
 from helpers import write_jsonl
-
-OnATerminal = Callable[..., str]
-_TERMINAL_SECONDS = 60
 
 GROUPS = {
     "fit": (RunSettings, TrainingSettings, ComputeSettings, ScreenSettings),
@@ -172,44 +164,6 @@ def test_figures_are_shown_short() -> None:
     assert sparkline([1.0, float("nan"), 2.0, float("inf")]) == "▁×█×"
     assert len(sparkline(list(range(500)), width=40)) == 40
     assert sparkline(list(range(500)), width=40)[-1] == "█"
-
-
-@pytest.fixture
-def on_a_terminal(server: Server, tmp_path: Path) -> OnATerminal:
-    """Run a command on a pseudo-terminal; `typed` holds (what to wait for, what to type then)."""
-
-    def run(arguments: list[str], typed: list[tuple[bytes, bytes]], **variables: str) -> str:
-        master, slave = pty.openpty()
-        environment = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40", "CI": "", **variables}
-        child = server.start(arguments, tmp_path, terminal=os.ttyname(slave), environment=environment)
-        os.close(slave)
-        seen = watch(master, list(typed), child)
-        os.close(master)
-        return f"{seen.decode()}\nexit {child.wait().code}"
-
-    return run
-
-
-def watch(master: int, waiting: list[tuple[bytes, bytes]], child: Child) -> bytes:
-    """What the program writes until it ends, while it is typed to."""
-    seen = b""
-    position = 0
-    end = time.monotonic() + _TERMINAL_SECONDS
-    while time.monotonic() < end:
-        if waiting and waiting[0][0] in seen[position:]:
-            position = len(seen)
-            os.write(master, waiting.pop(0)[1])
-        if not select.select([master], [], [], 0.2)[0]:
-            continue
-        try:
-            chunk = os.read(master, 65536)
-        except OSError:  # the program has ended
-            return seen
-        seen += chunk
-        if b"\x1b[6n" in chunk:  # the program asks where the cursor is
-            os.write(master, b"\x1b[1;1R")
-    child.kill()
-    return seen
 
 
 def test_chat_on_a_terminal_keeps_the_conversation_and_obeys_commands(trained: str, on_a_terminal: OnATerminal) -> None:
