@@ -133,7 +133,7 @@ def on_a_terminal(server: Server, tmp_path: Path) -> OnATerminal:
     """Run a command on a pseudo-terminal; `typed` holds (what to wait for, what to type then)."""
 
     def run(arguments: list[str], typed: list[tuple[bytes, bytes]], **variables: str) -> str:
-        return run_on_a_terminal(server, tmp_path, arguments, typed, **variables)
+        return run_on_a_terminal(server, tmp_path, arguments, typed, variables)
 
     return run
 

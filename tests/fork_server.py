@@ -71,10 +71,10 @@ def run_child(order: dict[str, Any], terminal: int) -> int:
     os.environ.update(order["environment"])
     if terminal >= 0:
         os.login_tty(terminal)
-    else:
-        for number, name in ((0, order["stdin"] or os.devnull), (1, order["out"]), (2, order["err"])):
-            handle = os.open(name, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if number else 0), 0o666)
-            os.dup2(handle, number)
+    files = {0: order["stdin"] or os.devnull, 1: order["out"], 2: order["err"]}
+    for number in order["apart"] if terminal >= 0 else files:
+        handle = os.open(files[number], os.O_RDWR | os.O_CREAT | (os.O_TRUNC if number else 0), 0o666)
+        os.dup2(handle, number)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     warnings.simplefilter("ignore")
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):  # whatever the tests were started with: nohup and `&` ignore SIGINT
@@ -89,6 +89,8 @@ def run_child(order: dict[str, Any], terminal: int) -> int:
         watch_changes(order["under"], order["crash_at"], order["log"])
     if order["signal_at"]:
         send_signal_at(order["signal_at"], order["signal"], order["nth"])
+    if order["fail_at"]:
+        fail_at(order["fail_at"], order["fail_with"])
     return run(order["arguments"])
 
 
@@ -151,11 +153,7 @@ def note(log: str, text: str) -> None:
 
 def send_signal_at(place: str, name: str, nth: int) -> None:
     """Send the signal to this process when the function `module:attribute` is called for the nth time."""
-    module, _, path = place.partition(":")
-    owner: Any = importlib.import_module(module)
-    *parents, attribute = path.split(".")
-    for parent in parents:
-        owner = getattr(owner, parent)
+    owner, attribute = find(place)
     real: Callable[..., Any] = getattr(owner, attribute)
     calls = 0
 
@@ -167,6 +165,25 @@ def send_signal_at(place: str, name: str, nth: int) -> None:
         return real(*arguments, **options)
 
     setattr(owner, attribute, wrapped)
+
+
+def fail_at(place: str, message: str) -> None:
+    """Let the function `module:attribute` raise what nobody expects."""
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise RuntimeError(message)
+
+    setattr(*find(place), failing)
+
+
+def find(place: str) -> tuple[Any, str]:
+    """(what holds the function `module:attribute`, its name there)"""
+    module, _, path = place.partition(":")
+    owner: Any = importlib.import_module(module)
+    *parents, attribute = path.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent)
+    return owner, attribute
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +28,11 @@ from helpers import TINY_POSITIONS, made_up_conversations, weights_digest, write
 
 @dataclass(frozen=True)
 class Order:
-    """A command for a child: with `crash_at` it dies at that change below `under`, with `signal_at` it is signalled."""
+    """A command for a child.
+
+    With `crash_at` it dies at that change below `under`, with `signal_at` it is signalled, with `fail_at` it has a bug.
+    `apart` are the streams that are files, as without a `terminal` all are.
+    """
 
     arguments: list[str]
     folder: str
@@ -35,6 +40,7 @@ class Order:
     out: str = ""
     err: str = ""
     terminal: str = ""
+    apart: tuple[int, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     umask: int = 0o022
     largest_file: int = 0
@@ -44,6 +50,8 @@ class Order:
     signal_at: str = ""
     signal: str = ""
     nth: int = 1
+    fail_at: str = ""
+    fail_with: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,12 +120,18 @@ _TERMINAL_SECONDS = 60
 
 
 def run_on_a_terminal(
-    server: Server, folder: Path, arguments: list[str], typed: list[tuple[bytes, bytes]], **variables: str
+    server: Server,
+    folder: Path,
+    arguments: list[str],
+    typed: list[tuple[bytes, bytes]],
+    variables: dict[str, str],
+    **options: Any,
 ) -> str:
     """What a command writes on a pseudo-terminal and its exit code; `typed` holds (what to wait for, what to type)."""
     master, slave = pty.openpty()
     environment = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40", "CI": "", **variables}
-    child = server.start(arguments, folder, terminal=os.ttyname(slave), environment=environment)
+    termios.tcsetwinsize(slave, (int(environment["LINES"]), int(environment["COLUMNS"])))
+    child = server.start(arguments, folder, terminal=os.ttyname(slave), environment=environment, **options)
     os.close(slave)
     seen = _watch(master, list(typed), child)
     os.close(master)
