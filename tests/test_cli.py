@@ -25,6 +25,7 @@ from convmodel_cli.settings import (
     parse_duration,
     parse_split,
 )
+from harness import Server, run_on_a_terminal
 from helpers import write_jsonl
 
 GROUPS = {
@@ -204,6 +205,19 @@ def test_a_run_on_a_terminal_draws_a_bar(on_a_terminal: OnATerminal, tmp_path: P
     assert seen.endswith("exit 0"), seen
     for part in ("epoch ", "tok/s", "ETA", "lr ", " GB", "portability"):
         assert part in seen
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=str)
+def test_the_result_of_a_run_goes_to_stdout_though_a_bar_is_drawn(
+    server: Server, workshop: Path, tmp_path: Path, options: list[str]
+) -> None:
+    """As in MODEL=$(convmodel fit), where the bar is seen and stdout is not."""
+    fit = ["fit", str(workshop / "train.jsonl"), "--base", str(workshop / "tiny"), "--max-steps", "1", "-o", "out"]
+    result = tmp_path / "result"
+    seen = run_on_a_terminal(server, tmp_path, [*fit, *options], [], {}, out=str(result), apart=(1,))
+    assert seen.endswith("exit 0") and "tok/s" in seen, seen
+    written = result.read_text()
+    assert written == "out\n" or (options and json.loads(written)["model"] == "out")
 
 
 def test_a_reader_that_leaves_early_is_no_error(trained: str, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def show_fit(events: Iterable[Any], screen: Screen) -> None:
         console=screen.console,
         disable=not screen.animated,
         transient=True,
+        redirect_stdout=False,  # or what is meant for a file would go to the terminal
     )
     drawing = _Drawing(screen, progress)
     try:
@@ -125,8 +126,7 @@ class _Drawing:
         self._screen.say(evaluation_line(event), "bold" if event.best and self._screen.animated else "")
 
     def _finish(self, event: Finished) -> None:
-        if self._task is not None:
-            self._progress.remove_task(self._task)
+        self._progress.stop()
         for name, value in _summary(event).items():
             self._screen.say(f"{name:<13}{value}")
         if event.sample is not None:
