@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
+
+import orjson
 
 # Control characters but newline and tab, DEL, C1, line separators, bidirectional controls and lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -23,6 +26,7 @@ def one_line(text: str) -> str:
     return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
-def json_escaped(text: str) -> str:
-    """JSON writes some control characters raw; as `\\u` escapes they mean the same to a reader."""
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+def to_json(value: Any, option: int = 0) -> bytes:
+    """JSON in UTF-8. orjson writes some control characters raw; as `\\u` escapes they mean the same to a reader."""
+    text = orjson.dumps(value, option=option).decode()
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text).encode()

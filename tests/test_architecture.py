@@ -13,7 +13,7 @@ STANDARD = __import__("sys").stdlib_module_names
 # layer -> (our layers it may import at module level, ours inside functions, third-party packages)
 ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
     "knobs": (set(), set(), set()),
-    "escaping": (set(), set(), set()),
+    "escaping": (set(), set(), {"orjson"}),
     "settings": ({"knobs"}, set(), set()),
     "answer_settings": ({"knobs"}, set(), set()),
     "events": (set(), set(), set()),

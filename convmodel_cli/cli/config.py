@@ -14,6 +14,7 @@ import yaml
 
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.errors import ModelError, UsageError
+from convmodel_cli.escaping import to_json
 
 # A list of files in a config is a positional argument and repeated options on the command line.
 _LISTS = {"train": "more_train", "valid": "more_valid"}
@@ -155,5 +156,5 @@ def describe_config(context: typer.Context) -> str:
         shown = _SOURCES[source.name if source else "DEFAULT"]
         if shown == "config file" and name in _from_model_folder(context):
             shown = "model folder"
-        lines.append(f"{name}: {orjson.dumps(value).decode()}  # {shown}")  # a JSON value is a YAML value
+        lines.append(f"{name}: {to_json(value).decode()}  # {shown}")  # a JSON value is a YAML value
     return "\n".join(lines)

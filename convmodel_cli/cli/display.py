@@ -11,12 +11,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import orjson
 from rich.console import Console
 from rich.text import Text
 
 from convmodel_cli.errors import ConvmodelError, DataError, Stopped, StorageError, UsageError
-from convmodel_cli.escaping import escaped, json_escaped, one_line
+from convmodel_cli.escaping import escaped, one_line, to_json
 from convmodel_cli.events import Note
 from convmodel_cli.settings import ScreenSettings
 
@@ -96,7 +95,7 @@ class Screen:
     def result_json(self, value: dict[str, Any] | list[Any]) -> None:
         """JSON on a line, parts of an object that are None left out; JSON readers may be terminals too."""
         present = {key: part for key, part in value.items() if part is not None} if isinstance(value, dict) else value
-        self.result(json_escaped(orjson.dumps(present).decode()))
+        self.result(to_json(present).decode())
 
     def say(self, text: str, style: str = "") -> None:
         """A line about the result, unless the user wants quiet."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-import orjson
-
 from convmodel_cli.data.conversations import collect, iter_conversations
 from convmodel_cli.data.formats import BadRecord, Conversation, parse_record, to_record
 from convmodel_cli.data.lines import Counts, decode, numbered_lines, open_bytes, shown_name
 from convmodel_cli.errors import DataError, StorageError, UsageError
-from convmodel_cli.escaping import escaped
+from convmodel_cli.escaping import escaped, to_json
 from convmodel_cli.storage import open_private
 from convmodel_cli.workflows.chat import Chat
 
@@ -38,7 +36,7 @@ def save_chat(chat: Chat, path: str) -> None:
         parse_record(record, min_turns=2)
     except BadRecord as error:
         raise UsageError(f"fit would not learn from this conversation: {error}", "/fix or /undo it") from None
-    _append_line(Path(path).expanduser(), orjson.dumps(record))
+    _append_line(Path(path).expanduser(), to_json(record))
 
 
 def _append_line(path: Path, line: bytes) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 import orjson
 
 from convmodel_cli.errors import ModelError
+from convmodel_cli.escaping import to_json
 from convmodel_cli.storage import commit_folder, make_durable, need_space, storing
 
 CHECKPOINTS = "checkpoints"
@@ -64,7 +65,7 @@ def save_checkpoint(
         temporary.mkdir()
         try:
             write_tensors(temporary)
-            (temporary / STATE).write_bytes(orjson.dumps(state) + b"\n")
+            (temporary / STATE).write_bytes(to_json(state) + b"\n")
             (temporary / MANIFEST).write_bytes(_manifest(temporary))
             if target.exists():  # a damaged one, which this run has passed over
                 _remove(target)

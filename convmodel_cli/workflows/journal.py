@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from convmodel_cli.escaping import to_json
 from convmodel_cli.events import Checkpointed, EvaluationStepped, StateReady
 from convmodel_cli.storage import storing
 
@@ -36,7 +37,7 @@ class Journal:
         """Raises StorageError."""
         fields = orjson.loads(orjson.dumps(event))
         with storing(self._folder):
-            self._stream.write(orjson.dumps({"event": type(event).__name__, **fields}) + b"\n")
+            self._stream.write(to_json({"event": type(event).__name__, **fields}) + b"\n")
 
     def sync(self) -> int:
         """Wait until all that was written is on the disk; returns its size in bytes."""

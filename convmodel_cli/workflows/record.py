@@ -14,6 +14,7 @@ import orjson
 from convmodel_cli import __version__
 from convmodel_cli.data.conversations import digest
 from convmodel_cli.errors import ModelError
+from convmodel_cli.escaping import to_json
 from convmodel_cli.events import Finished, Sampled
 from convmodel_cli.settings import TrainingSettings
 from convmodel_cli.storage import replace_file, storing
@@ -79,7 +80,7 @@ def best_figures(state: RunState) -> dict[str, Any]:
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Replace convmodel.json at once."""
-    content = orjson.dumps({"convmodel": __version__, "versions": _versions(), **record}, option=orjson.OPT_INDENT_2)
+    content = to_json({"convmodel": __version__, "versions": _versions(), **record}, orjson.OPT_INDENT_2)
     with storing(folder):
         replace_file(folder / RECORD, lambda path: path.write_bytes(content + b"\n"))
 

@@ -10,11 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from convmodel_cli import __version__
 from convmodel_cli.data.formats import Conversation, to_record
 from convmodel_cli.errors import ModelError, UsageError
+from convmodel_cli.escaping import one_line, to_json
 from convmodel_cli.settings import RunSettings, is_folder_name
 from convmodel_cli.storage import LOCK, check_unlocked, make_durable, replace_file, storing, temporaries
 from convmodel_cli.workflows.checkpoints import remove_checkpoints, remove_half_checkpoints
@@ -123,7 +122,7 @@ def write_test_file(folder: Path, conversations: Iterable[Conversation]) -> None
     """The conversations that a split set aside, as a file that `eval` reads."""
     with storing(folder), (folder / TEST).open("wb") as stream:
         for conversation in conversations:
-            stream.write(orjson.dumps(to_record(conversation)) + b"\n")
+            stream.write(to_json(to_record(conversation)) + b"\n")
 
 
 def write_model_card(folder: Path, record: Mapping[str, Any]) -> None:
@@ -132,6 +131,7 @@ def write_model_card(folder: Path, record: Mapping[str, Any]) -> None:
     measured = ""
     if valid:
         measured = f"Validation: {valid['ppl']:.2f} perplexity, {valid['bits_per_byte']:.3f} bits per byte. "
+    base = one_line(record["base"])
     text = f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -140,7 +140,7 @@ tags: [convmodel, conversational]
 
 # A conversation model
 
-Trained with convmodel {__version__} from `{record["base"]}` on {record["data"]["train_conversations"]} conversations.
+Trained with convmodel {__version__} from `{base}` on {record["data"]["train_conversations"]} conversations.
 {measured}{record["parameters"]:,} parameters.
 
 Talk with it:
