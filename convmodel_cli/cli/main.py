@@ -15,6 +15,7 @@ import typer
 from convmodel_cli.cli.app import app
 from convmodel_cli.cli.display import Screen
 from convmodel_cli.errors import BUG_EXIT_CODE, ConvmodelError, StorageError, UsageError
+from convmodel_cli.escaping import escaped
 from convmodel_cli.settings import ScreenSettings
 from convmodel_cli.signals import EXIT_CODES
 
@@ -90,8 +91,8 @@ def _screen_settings(arguments: list[str]) -> ScreenSettings:
 
 
 def _fail_internally(error: Exception, arguments: list[str]) -> int:
-    if "--debug" in arguments:
-        traceback.print_exception(error)
+    if "--debug" in arguments and sys.stderr is not None:
+        sys.stderr.write(escaped("".join(traceback.format_exception(error))))
     reason = str(error).strip().split("\n")[0]
     message = f"internal error: {type(error).__name__}: {reason}"
     return _fail(ConvmodelError(message, "this is a bug of convmodel; --debug shows where"), arguments) or BUG_EXIT_CODE
