@@ -14,6 +14,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
+from prompt_toolkit.layout.screen import Char
 from prompt_toolkit.output import create_output
 
 from convmodel_cli.cli.chat_commands import COMMANDS
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 
 _QUOTES = '"""'
 _PROMPT = "you> "
+_STEERING = "\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # what prompt_toolkit shows as it is
 
 
 class Prompt:
     """Reads messages for a session. Without moving bars there is no toolbar either, for screen readers."""
 
     def __init__(self, session: Session, keep_history: bool) -> None:
+        Char.display_mappings.update({character: escaped(character) for character in _STEERING})
         self._session = session
         self._prompt: PromptSession[str] = PromptSession(
             history=_history(session.screen) if keep_history else InMemoryHistory(),
