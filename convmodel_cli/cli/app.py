@@ -9,7 +9,7 @@ import typer
 
 from convmodel_cli import __version__
 from convmodel_cli.answer_settings import ChatSettings, GenerationSettings, ResponseSettings, SamplingSettings
-from convmodel_cli.cli.config import use_model_folder
+from convmodel_cli.cli.config import Command, use_model_folder
 from convmodel_cli.cli.options import takes_settings
 from convmodel_cli.settings import (
     ComputeSettings,
@@ -81,7 +81,7 @@ def root(
     """
 
 
-@app.command()
+@app.command(cls=Command)
 @takes_settings
 def fit(
     run: RunSettings,
@@ -139,7 +139,7 @@ def _fit(
     show_fit(run_fit(request, run, training, compute, stop_request), drawn)
 
 
-@app.command(name="eval")
+@app.command(name="eval", cls=Command)
 @takes_settings
 def eval_(
     settings: EvaluationSettings,
@@ -167,7 +167,7 @@ def eval_(
     show_evaluation(evaluate_model(request, settings, compute), Screen(screen))
 
 
-@app.command()
+@app.command(cls=Command)
 @takes_settings
 def generate(
     settings: GenerationSettings,
@@ -205,7 +205,7 @@ def generate(
     show_responses(run_generate(request, settings, sampling, surroundings, compute), drawn, surroundings.raw)
 
 
-@app.command()
+@app.command(cls=Command)
 @takes_settings
 def chat(
     settings: ChatSettings,

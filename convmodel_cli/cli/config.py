@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import typer
 import yaml
+from typer.core import TyperCommand
 
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.errors import ModelError, UsageError
@@ -36,6 +37,14 @@ _GENERATION_CONFIG = {
     "max_new_tokens": "max_new_tokens",
     "min_new_tokens": "min_new_tokens",
 }
+
+
+class Command(TyperCommand):
+    """A command whose help shows the program's own defaults: those of a file are text that could steer a terminal."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        ctx.default_map = None
+        super().format_help(ctx, formatter)
 
 
 def use_config(context: typer.Context, path: str | None) -> str | None:
