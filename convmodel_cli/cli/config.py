@@ -156,7 +156,7 @@ def _defaults(values: Mapping[str, Any], path: str, known: Mapping[str, bool]) -
 
 
 def describe_config(context: typer.Context) -> str:
-    """Every value in force with its source, as a YAML file that `--config` reads."""
+    """Every value in force with its source, as a YAML file that `--config` reads; raises UsageError."""
     lines = []
     for name, value in context.params.items():
         if name in _NOT_SETTINGS:
@@ -165,5 +165,9 @@ def describe_config(context: typer.Context) -> str:
         shown = _SOURCES[source.name if source else "DEFAULT"]
         if shown == "config file" and name in _from_model_folder(context):
             shown = "model folder"
-        lines.append(f"{name}: {to_json(value).decode()}  # {shown}")  # a JSON value is a YAML value
+        try:
+            written = to_json(value).decode()  # a JSON value is a YAML value
+        except TypeError:  # a file name may be of any bytes
+            raise UsageError(f"{name}: expected UTF-8 text, got other bytes") from None
+        lines.append(f"{name}: {written}  # {shown}")
     return "\n".join(lines)

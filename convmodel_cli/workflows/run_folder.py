@@ -52,6 +52,8 @@ def check_output(output: str, run: RunSettings) -> None:
     """
     if not output.strip():
         raise UsageError("--output: expected a folder, got an empty name")
+    if any("\ud800" <= character <= "\udfff" for character in output):
+        raise UsageError("--output: expected UTF-8 text, got other bytes")
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{output}: expected a folder for the model, got a file", "choose another one with -o")
