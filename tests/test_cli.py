@@ -124,28 +124,9 @@ def test_an_internal_error_is_one_line_and_a_traceback_with_debug(
     assert "Traceback" in convmodel("fit", "--debug").err
 
 
-HOSTILE = "\x1b[31m \x1b]0;t\x07 \x9b \x7f \b \r \u202e \u2066 [/] [/x] [bold]"
-
-
-def test_hostile_text_in_data_and_names_is_escaped(convmodel: Convmodel, tmp_path: Path) -> None:
-    name = "bad\x1b[31m[bold].jsonl"
-    write_jsonl(tmp_path / name, [["a", "b"], {"x" + HOSTILE: 1}])
-    outcome = convmodel("fit", name)
-    assert outcome.code == 3
-    assert "bad\\x1b[31m[bold].jsonl:2:" in outcome.err
-    for character in "\x1b\x9b\x7f\b\r\u202e\u2066\x07":
-        assert character not in outcome.err
-
-
 def test_escaping_keeps_newlines_joiners_and_marks() -> None:
     assert escaped("a\nb\tc\u200d\u200ce\u0301") == "a\nb\tc\u200d\u200ce\u0301"
     assert escaped("\x1b\x9b\ud800\u2028") == "\\x1b\\x9b\\ud800\\u2028"
-
-
-def test_json_escapes_what_could_steer_a_terminal(convmodel: Convmodel, trained: str) -> None:
-    outcome = convmodel("generate", "-m", trained, "a\x7f\x9b\u202eb", "--json", "--greedy")
-    assert not {"\x7f", "\x9b", "\u202e"} & set(outcome.out)
-    assert json.loads(outcome.out)["context"] == ["a\x7f\x9b\u202eb"]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("1.5h", 5400)])
