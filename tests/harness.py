@@ -130,6 +130,7 @@ def run_on_a_terminal(
     """What a command writes on a pseudo-terminal and its exit code; `typed` holds (what to wait for, what to type)."""
     master, slave = pty.openpty()
     environment = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40", "CI": "", **variables}
+    environment.setdefault("XDG_STATE_HOME", str(folder))  # or what is typed would go into the user's history
     termios.tcsetwinsize(slave, (int(environment["LINES"]), int(environment["COLUMNS"])))
     child = server.start(arguments, folder, terminal=os.ttyname(slave), environment=environment, **options)
     os.close(slave)
