@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from convmodel_cli.errors import StorageError
+from convmodel_cli.errors import StorageError, UsageError
 
 LOCK = ".lock"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -68,12 +69,27 @@ def open_private(path: Path) -> TextIO:
     if path.is_symlink():
         raise StorageError(f"{path}: expected a file, got a symbolic link", "name another file, or remove the link")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(path, flags, 0o600)
-        path.chmod(0o600)
+        if not path.parent.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stream = os.fdopen(os.open(path, flags, 0o600), "a", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from None
-    return os.fdopen(handle, "a", encoding="utf-8", errors="backslashreplace")
+    try:
+        # What others share, like /dev/null or a pipe, stays theirs.
+        if sys.platform != "win32" and stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            os.fchmod(stream.fileno(), 0o600)
+    except OSError as error:
+        stream.close()
+        raise StorageError(f"{path}: cannot be made private: {error.strerror or error}") from None
+    return stream
+
+
+def from_home(path: str) -> Path:
+    """The path with the home folder for the `~` it begins with; raises UsageError if there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{path}: expected somebody's home, got {Path(path).parts[0]}, who has none") from None
 
 
 def temporaries(folder: Path, names: tuple[str, ...]) -> list[Path]:
