@@ -13,6 +13,7 @@ from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import UsageError
 from convmodel_cli.events import Dropped, Piece, Response
 from convmodel_cli.workflows.answer import Responder, Written
+from convmodel_cli.workflows.chat_turns import ChatTurn, ContextUse, Spent
 
 if TYPE_CHECKING:
     from convmodel_cli.model.generation import Context, Memory
@@ -20,47 +21,12 @@ if TYPE_CHECKING:
 Answering = Iterator[Dropped | Piece | Response]
 
 
-@dataclass(frozen=True, slots=True)
-class ChatTurn:
-    """A turn as it was said. A response keeps the ids it was made of: encoding its text again could differ.
-
-    `good` is what the user thinks of it, if anything.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-    good: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ContextUse:
-    """What the model sees of the conversation: `tokens` of at most `most`; `turns` are the tokens of each turn.
-
-    The oldest `dropped` turns are not shown. `tokens` holds the seps and the persona too.
-    """
-
-    tokens: int
-    most: int
-    persona: int
-    turns: tuple[int, ...]
-    dropped: int
-
-
-@dataclass(slots=True)
-class Spent:
-    """What the responses of a chat have taken; `first_seconds` is the time to the first token of the last one."""
-
-    responses: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    first_seconds: float = 0.0
-
-
 @dataclass(slots=True)
 class Chat:
     """The state of a chat. `turns` alternate and end with a response; `memory` holds what is computed of them.
 
     The user says the first turn unless `bot_first`. `candidates` are other responses to the last turn, to pick from.
+    A conversation that is put in may bring a persona and a first speaker of its own; the next one does not keep them.
     What a method refuses raises UsageError and leaves everything as it was.
     """
 
@@ -71,9 +37,14 @@ class Chat:
     turns: list[ChatTurn] = field(default_factory=list)
     candidates: list[Written] = field(default_factory=list)
     spent: Spent = field(default_factory=Spent)
+    _own_persona: str = field(init=False)
+    _own_bot_first: bool = field(init=False)
     _drawn: int = 0
     _said_dropped: bool = False
     _stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self._own_persona, self._own_bot_first = self.persona, self.bot_first
 
     def say(self, text: str) -> Answering:
         """Take the user's turn and answer it: pieces of text as they are made, at last the whole response.
@@ -108,6 +79,9 @@ class Chat:
         """Other responses to the last turn, one after the other; `pick` takes one of those that were made."""
         self._last_response()
         self._stopping = False
+        return self._propose(count)
+
+    def _propose(self, count: int) -> Iterator[Written]:
         context, _ = self._context(self.turns[:-1])
         self.candidates = []
         for _ in range(count):
@@ -149,12 +123,12 @@ class Chat:
     def clear(self) -> None:
         """Forget the conversation; the persona stays."""
         self._settle([])
-        self._said_dropped = False
+        self.bot_first, self._said_dropped = self._own_bot_first, False
 
     def set_persona(self, persona: str) -> None:
         """Change who the model is to be, from the next response on."""
         self.responder.persona_ids(persona)  # raises if it is too long
-        self.persona = persona
+        self.persona = self._own_persona = persona
         if self.turns and not self.bot_first:
             self.turns[0] = replace(self._turn(self.turns[0].text, 0), good=self.turns[0].good)
 
@@ -165,15 +139,16 @@ class Chat:
 
     def put(self, conversation: Conversation) -> str | None:
         """Go on with another conversation; returns the user's last turn if that has no response yet."""
-        persona = conversation.persona or self.persona
+        persona = conversation.persona or self._own_persona
         self.responder.persona_ids(persona)  # raises if it is too long
         self.persona, self.bot_first = persona, conversation.assistant is not None and conversation.assistant[0]
         encoded = self.responder.encode(conversation.turns, persona)
         learn = conversation.learn or (True,) * len(encoded)
         turns = [
-            ChatTurn(text, tuple(ids), None if learned or not self.is_response(index) else False)
-            for index, (text, ids, learned) in enumerate(zip(conversation.turns, encoded, learn, strict=True))
+            ChatTurn(text, tuple(ids), None if learned else False)
+            for text, ids, learned in zip(conversation.turns, encoded, learn, strict=True)
         ]
+        self._said_dropped = False
         answered = self.is_response(len(turns) - 1)
         self._settle(turns if answered else turns[:-1])
         return None if answered else turns[-1].text
@@ -184,11 +159,13 @@ class Chat:
 
     def context_use(self) -> ContextUse:
         """What the model sees of the conversation so far."""
-        persona = self.responder.persona_ids(self.persona)
-        start = self._start(self.turns[:-1], persona)
+        context, hidden = self._context(self.turns[:-1])
+        hidden = hidden or Dropped(0, 0)
         lengths = tuple(len(turn.ids) for turn in self.turns)
-        shown = 1 + len(persona) + sum(length + 1 for length in lengths[start:])
-        return ContextUse(shown, self.responder.max_context, len(persona), lengths, start)
+        shown = len(context.ids) + sum(length + 1 for length in lengths[-1:])
+        most = self.responder.max_context
+        persona = len(self.responder.persona_ids(self.persona))
+        return ContextUse(min(shown, most), most, persona, lengths, hidden.turns, hidden.tokens_of_newest)
 
     def _respond(self, before: list[ChatTurn], candidate: int) -> Answering:
         """Answer these turns; only when there is a response do the turns of the chat change."""
