@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import shlex
+from collections.abc import Iterator
 from dataclasses import fields, replace
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.errors import UsageError
@@ -27,28 +28,40 @@ def describe_settings(sampling: SamplingSettings, seed: int) -> list[str]:
 def _written(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return " ".join(map(shlex.quote, value)) if isinstance(value, tuple) else str(value)
+    return (" ".join(map(shlex.quote, value)) or "none") if isinstance(value, tuple) else str(value)
 
 
 def change_settings(sampling: SamplingSettings, seed: int, text: str) -> tuple[SamplingSettings, int]:
     """The settings after `name=value name=value`; raises UsageError and changes nothing if one of them is wrong."""
+    changes: dict[str, Any] = {}
     try:
-        for assignment in shlex.split(text):
-            written, equals, value = assignment.partition("=")
-            name = written.removeprefix("--").replace("-", "_")
-            if not equals:
-                raise UsageError(f"expected name=value, got {assignment}", "like /set temperature=0.5")
+        for name, value in _assignments(text):
             if name == "seed":
                 seed = _seed(value)
-            elif name in _SETTINGS:
-                sampling = replace(sampling, **{name: parse_value(_SETTINGS[name], _HINTS[name], value)})
-            else:
-                near = difflib.get_close_matches(name, NAMES, 1)
-                hint = f"did you mean {near[0]}?" if near else "/set lists the settings"
-                raise UsageError(f"there is no setting {written}", hint)
+                continue
+            parsed = parse_value(_SETTINGS[name], _HINTS[name], value)
+            changes[name] = changes.get(name, ()) + parsed if isinstance(parsed, tuple) else parsed
+        return replace(sampling, **changes), seed  # at once, for some only go together
     except ValueError as error:
         raise UsageError(str(error)) from None
-    return sampling, seed
+
+
+def _assignments(text: str) -> Iterator[tuple[str, str]]:
+    """(name, value as it is written) of each setting; raises UsageError for one that does not exist."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        raise UsageError(f"expected quotation marks in pairs, got {text}", 'like /set stop_word="the end"') from None
+    for word in words:
+        written, equals, value = word.partition("=")
+        name = written.removeprefix("--").replace("-", "_")
+        if not equals:
+            raise UsageError(f"expected name=value, got {word}", "like /set temperature=0.5")
+        if name not in NAMES:
+            near = difflib.get_close_matches(name, NAMES, 1)
+            hint = f"did you mean {near[0]}?" if near else "/set lists the settings"
+            raise UsageError(f"there is no setting {written}", hint)
+        yield name, value
 
 
 def _seed(text: str) -> int:
