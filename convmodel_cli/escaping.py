@@ -26,6 +26,11 @@ def one_line(text: str) -> str:
     return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def indented(lead: str, text: str) -> str:
+    """The text behind `lead`; its further lines stand under the first, so that none looks like a new beginning."""
+    return lead + text.replace("\n", "\n" + " " * len(lead))
+
+
 def to_json(value: Any, option: int = 0) -> bytes:
     """JSON in UTF-8. orjson writes some control characters raw; as `\\u` escapes they mean the same to a reader."""
     text = orjson.dumps(value, option=option).decode()

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from convmodel_cli.cli.chat_settings import change_settings, describe_settings
 from convmodel_cli.cli.display import counted
 from convmodel_cli.errors import UsageError
+from convmodel_cli.escaping import indented
 
 if TYPE_CHECKING:
     from convmodel_cli.cli.chat_screen import Session
 
 _MOST_CANDIDATES = 100
+_DIGITS = 10  # more than a number of turns has; Python reads no number of thousands of digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +32,20 @@ def split_command(line: str) -> tuple[str, str] | None:
     """(name, what is written behind it) of a slash command, or None for a turn; `//` begins a turn with a slash."""
     if not line.startswith("/") or line.startswith("//"):
         return None
-    name, _, argument = line.strip().partition(" ")
-    return name.lower(), argument.strip()
+    name, *argument = line.split(maxsplit=1)
+    return name.lower(), "".join(argument).strip()
 
 
-def find_command(name: str) -> Command:
-    """Raises UsageError with the nearest name."""
+def find_command(name: str, argument: str = "") -> Command:
+    """Raises UsageError with the nearest name, and where nothing is to stand behind the name."""
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         raise UsageError(
             f"there is no command {name}",
             f"did you mean {near[0]}?" if near else "/help lists the commands; // begins a message with a slash",
         )
+    if argument and not COMMANDS[name].arguments:
+        raise UsageError(f"expected nothing behind {name}, got {argument}", "// begins a message with a slash")
     return COMMANDS[name]
 
 
@@ -73,20 +77,30 @@ def _undo(session: Session, argument: str) -> None:
 
 def _retry(session: Session, argument: str) -> None:
     count = _number(argument, _MOST_CANDIDATES)
+    if count == 1:
+        answering = session.chat.retry()
+        _say_if_greedy(session)
+        session.show(answering)
+        return
+    proposed = session.chat.propose(count)
+    _say_if_greedy(session)
+    for number, written in enumerate(proposed, 1):
+        score = f"{number:>3}  {written.response.logprob:6.2f}  "
+        session.screen.tell(indented(score, written.response.text or "(nothing)"))
+    session.screen.tell("mean log-probability of a token in front; /pick 1 takes the first", "dim")
+
+
+def _say_if_greedy(session: Session) -> None:
     if session.chat.responder.sampling.greedy:
         session.screen.tell("greedy gives the same answer each time; /set greedy=off temperature=1 varies it", "yellow")
-    if count == 1:
-        session.show(session.chat.retry())
-        return
-    for number, written in enumerate(session.chat.propose(count), 1):
-        session.screen.tell(f"{number:>3}  {written.response.logprob:6.2f}  {written.response.text or '(nothing)'}")
-    session.screen.tell("mean log-probability of a token in front; /pick 1 takes the first", "dim")
 
 
 def _pick(session: Session, argument: str) -> None:
     if not argument:
         raise UsageError("expected a number, got nothing", "like /pick 2")
-    session.screen.tell(f"bot> {session.chat.pick(_number(argument)).text}")
+    picked = session.chat.pick(_number(argument)).text
+    session.note("bot> ", picked)
+    session.screen.tell(indented("bot> ", picked))
 
 
 def _edit(session: Session, argument: str) -> None:
@@ -98,7 +112,9 @@ def _edit(session: Session, argument: str) -> None:
 def _fix(session: Session, argument: str) -> None:
     answered = session.chat.turns[-1].text if session.chat.turns else ""
     text = argument or (answered and session.ask("bot> ", answered))
-    session.chat.fix(_wanted(text, "/fix TEXT corrects the last response"))
+    corrected = _wanted(text, "/fix TEXT corrects the last response")
+    session.chat.fix(corrected)
+    session.note("bot> ", corrected)
     session.screen.tell("corrected; the conversation goes on from here, and /save keeps it")
 
 
@@ -137,8 +153,8 @@ def _history(session: Session, _: str) -> None:
     if not session.chat.turns:
         session.screen.tell("nothing has been said yet")
     for index, turn in enumerate(session.chat.turns):
-        mark = {None: "", True: "  [good]", False: "  [bad]"}[turn.good]
-        session.screen.tell(f"{_speaker(session, index)}{turn.text}{mark}")
+        mark = {None: "", True: "  [good]", False: "  [bad]"}[turn.good if session.chat.is_response(index) else None]
+        session.screen.tell(indented(_speaker(session, index), turn.text + mark))
 
 
 def _context(session: Session, _: str) -> None:
@@ -147,10 +163,11 @@ def _context(session: Session, _: str) -> None:
         session.screen.tell(f"{use.persona:>7,}  the persona")
     for index, (tokens, turn) in enumerate(zip(use.turns, session.chat.turns, strict=True)):
         unseen = "  (not shown any more)" if index < use.dropped else ""
+        if use.cut and index == len(use.turns) - 2:
+            unseen = f"  (the first {use.cut:,} tokens are not shown)"
         session.screen.tell(f"{tokens:>7,}  {_speaker(session, index)}{_excerpt(turn.text)}{unseen}")
-    session.screen.tell(
-        f"{use.tokens:,} of {use.most:,} tokens, seps included; {counted(use.dropped, 'oldest turn')} not shown"
-    )
+    hidden = f"; the oldest {counted(use.dropped, 'turn')} are not shown" if use.dropped else ""
+    session.screen.tell(f"{use.tokens:,} of {use.most:,} tokens, seps included{hidden}")
 
 
 def _save(session: Session, argument: str) -> None:
@@ -161,9 +178,11 @@ def _save(session: Session, argument: str) -> None:
 
 
 def _load(session: Session, argument: str) -> None:
+    from convmodel_cli.workflows.chat_files import load_chat
+
     if not argument:
         raise UsageError("expected the name of a file, got nothing", "like /load talks.jsonl")
-    session.load(argument)
+    session.go_on(load_chat(argument))
 
 
 def _stats(session: Session, _: str) -> None:
@@ -181,10 +200,11 @@ def _number(text: str, most: int | None = None) -> int:
     """A number from 1, which is also what nothing means; raises UsageError."""
     if not text:
         return 1
-    if not text.isdecimal() or int(text) < 1 or (most is not None and int(text) > most):
+    number = int(text) if text.isdecimal() and len(text) < _DIGITS else 0
+    if number < 1 or (most is not None and number > most):
         limit = f" to {most}" if most is not None else ""
         raise UsageError(f"expected a number from 1{limit}, got {text}")
-    return int(text)
+    return number
 
 
 def _wanted(text: str | None, usage: str) -> str:

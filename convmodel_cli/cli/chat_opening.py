@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import secrets
 import sys
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+
+import typer
 
 from convmodel_cli.answer_settings import ChatSettings, ResponseSettings, SamplingSettings
 from convmodel_cli.cli.chat_screen import Lines, Session, chat_on_pipe, chat_on_terminal, stream
@@ -36,37 +39,44 @@ def hold_chat(
     """Check what can be checked without the model, load it, and talk; raises ConvmodelError."""
     from convmodel_cli.workflows.answer import open_responder
     from convmodel_cli.workflows.chat import open_chat
-    from convmodel_cli.workflows.chat_files import Transcript, last_conversation
+    from convmodel_cli.workflows.chat_files import Transcript, load_chat
     from convmodel_cli.workflows.expect import read_golden
 
     screen = Screen(screen_settings)
     _check(request, settings, surroundings, screen)
     golden = None if request.expect is None else read_golden(request.expect, settings.bot_first)
     script = None if request.script is None else read_script(request.script)
-    if request.load is not None:
-        last_conversation(request.load)  # what is wrong with it is said before the model is loaded
+    saved = None if request.load is None else load_chat(request.load)
     transcript = None if request.transcript is None else Transcript(request.transcript)
     on_terminal = golden is None and script is None and sys.stdin.isatty() and not screen_settings.json
-    if on_terminal and machine.seed is None:
-        machine = replace(machine, seed=secrets.randbelow(1000))
-        screen.say(f"seed {machine.seed}", "dim")
-    responder = open_responder(request.model, sampling, machine)
-    chat = open_chat(responder, surroundings.persona, settings.bot_first)
-    session = Session(chat, screen, stream if on_terminal else Lines(surroundings.raw), responder, transcript)
-    if request.load is not None:
-        session.load(request.load)
-    if golden is not None:
-        chat_by_golden(session, golden)
-    elif script is not None:
-        chat_by_script(session, script)
-    elif on_terminal:
-        chat_on_terminal(session, keep_history=not settings.no_history)
-    else:
-        chat_on_pipe(session)
-    if transcript is not None:
-        transcript.close()
-        if transcript.failure is not None:
-            raise transcript.failure
+    if on_terminal:
+        machine = _with_seed(machine, screen)
+    lines = Lines(surroundings.raw)
+    with closing(transcript) if transcript is not None else nullcontext():
+        responder = open_responder(request.model, sampling, machine)
+        chat = open_chat(responder, surroundings.persona, settings.bot_first)
+        session = Session(chat, screen, stream if on_terminal else lines, responder, transcript)
+        if saved is not None:
+            session.go_on(saved)
+        if golden is not None:
+            chat_by_golden(session, golden, lines)
+        elif script is not None:
+            chat_by_script(session, script)
+        elif on_terminal:
+            chat_on_terminal(session, keep_history=not settings.no_history)
+        else:
+            chat_on_pipe(session)
+    if transcript is not None and transcript.failure is not None:
+        raise typer.Exit(transcript.failure.exit_code)  # what it is was said when it happened
+
+
+def _with_seed(machine: ComputeSettings, screen: Screen) -> ComputeSettings:
+    """Draw a seed unless one is given, and say it, so that the chat can be repeated."""
+    if machine.seed is not None:
+        return machine
+    drawn = replace(machine, seed=secrets.randbelow(1000))
+    screen.say(f"seed {drawn.seed}", "dim")
+    return drawn
 
 
 def _check(request: ChatRequest, settings: ChatSettings, surroundings: ResponseSettings, screen: Screen) -> None:
@@ -77,5 +87,7 @@ def _check(request: ChatRequest, settings: ChatSettings, surroundings: ResponseS
         raise UsageError("--expect and --load exclude each other: each golden conversation starts anew")
     if request.load is not None and settings.bot_first:
         raise UsageError("--load and --bot-first exclude each other: the file says who begins")
+    if request.load == request.script == "-":
+        raise UsageError("--load and --script cannot both read standard input", "put one of them into a file")
     if sys.stdin is None and request.script is None and request.expect is None:
         raise UsageError("standard input is closed", "pipe the turns in, or run it on a terminal")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -20,10 +21,10 @@ from convmodel_cli.events import Answered, Dropped, Piece, Response
 if TYPE_CHECKING:
     from convmodel_cli.workflows.answer import Responder
     from convmodel_cli.workflows.chat import Answering, Chat
-    from convmodel_cli.workflows.chat_files import Transcript
+    from convmodel_cli.workflows.chat_files import SavedChat, Transcript
 
 PROMPT = "you> "
-_ANSWER = "bot> "
+ANSWER = "bot> "
 _NOTHING = "the model said nothing; /retry asks again"
 
 
@@ -54,41 +55,39 @@ class Session:
             self.show(self.chat.begin())
 
     def say(self, text: str) -> None:
-        self._note(PROMPT, text)
+        self.note(PROMPT, text)
         self.show(self.chat.say(text))
 
     def say_instead(self, text: str) -> None:
         """Say something else instead of the user's last turn."""
         events = self.chat.edit(text)
-        self._note(PROMPT, text)
+        self.note(PROMPT, text)
         self.show(events)
 
     def obey(self, name: str, argument: str) -> None:
         """Follow a slash command; raises ConvmodelError if it cannot be followed, and nothing has changed."""
-        command = find_command(name)
-        self._note(PROMPT, f"{name} {argument}".rstrip())
+        command = find_command(name, argument)
+        self.note(PROMPT, f"{name} {argument}".rstrip())
         command.run(self, argument)
 
-    def load(self, path: str) -> None:
-        """Go on with the last conversation in a file, and answer its last turn if nobody has."""
-        from convmodel_cli.workflows.chat_files import last_conversation
-
-        conversation = last_conversation(path)
-        pending = self.chat.put(conversation)
-        self.screen.say(f"going on after {counted(len(conversation.turns), 'turn')} from {path}")
+    def go_on(self, saved: SavedChat) -> None:
+        """Go on with a conversation that was read from a file, and answer its last turn if nobody has."""
+        pending, conversation = saved.put_into(self.chat), saved.conversation
+        self.screen.say(f"going on after {counted(len(conversation.turns), 'turn')} from {conversation.file}")
         if pending is not None:
-            self.show(self.chat.say(pending))
+            self.say(pending)
 
     def show(self, events: Answering) -> None:
         """Show a response while it is made."""
         self.display(events, self)
         if self.chat.turns:
             answered = self.chat.turns[-1].text
-            self._note(_ANSWER, answered)
+            self.note(ANSWER, answered)
             if not answered.strip():
                 self.screen.say(_NOTHING, "yellow")
 
-    def _note(self, speaker: str, text: str) -> None:
+    def note(self, speaker: str, text: str) -> None:
+        """Write it into the transcript, if there is one."""
         if self.transcript is not None and self.transcript.failure is None:
             self.transcript.write(speaker, text)
             if self.transcript.failure is not None:
@@ -98,7 +97,7 @@ class Session:
 def stream(events: Answering, session: Session) -> None:
     """The response as it is made, behind `bot> `."""
     screen = session.screen
-    lead = _ANSWER  # after what is announced first
+    lead = ANSWER  # after what is announced first
     for event in events:
         if isinstance(event, Dropped):
             screen.say(dropped_line(event), "yellow")
@@ -134,8 +133,9 @@ def chat_on_pipe(session: Session) -> None:
     """One line in is one turn, one line out is its response."""
     session.open()
     for number, line in enumerate(sys.stdin.buffer, 1):
-        text = line.decode("utf-8", errors="replace").removesuffix("\n").removesuffix("\r")
-        if text.encode() + b"\n" != line.rstrip(b"\r\n") + b"\n":
+        line = line.removesuffix(b"\n").removesuffix(b"\r").removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
+        text = line.decode("utf-8", errors="replace")
+        if text.encode() != line:
             session.screen.say(f"line {number}: not UTF-8; what is broken reaches the model as \ufffd", "yellow")
         if text.strip():
             session.say(text)

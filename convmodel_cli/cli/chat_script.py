@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from convmodel_cli.cli.chat_commands import find_command, split_command
-from convmodel_cli.cli.chat_screen import Lines, Session
+from convmodel_cli.cli.chat_screen import ANSWER, PROMPT, Lines, Session
 from convmodel_cli.cli.display import counted
 from convmodel_cli.cli.result_screens import dropped_line
 from convmodel_cli.errors import ConvmodelError, UsageError
@@ -21,20 +21,20 @@ def chat_by_script(session: Session, script: Iterable[tuple[str, str]]) -> None:
     session.open()
     for place, line in script:
         command = split_command(line)
-        if command is None:
-            session.say(line.removeprefix("/") if line.startswith("//") else line)
-            continue
         try:
-            session.obey(*command)
+            if command is None:
+                session.say(line.removeprefix("/") if line.startswith("//") else line)
+            else:
+                session.obey(*command)
         except ConvmodelError as error:
-            error.args = (f"{place}: {command[0]}: {error}",)
+            error.args = (f"{place}: {command[0] + ': ' if command else ''}{error}",)
             raise
         if session.leaving:
             return
 
 
 def read_script(path: str) -> list[tuple[str, str]]:
-    """(place, line) of each line that is not blank; raises UsageError for a command that does not exist."""
+    """(place, line) of each line that is not blank; raises UsageError for what is no command."""
     from convmodel_cli.workflows.chat_files import read_lines
 
     script = read_lines(path)
@@ -42,13 +42,13 @@ def read_script(path: str) -> list[tuple[str, str]]:
         command = split_command(line)
         try:
             if command is not None:
-                find_command(command[0])
+                find_command(*command)
         except UsageError as error:
             raise UsageError(f"{place}: {error}", error.hint) from None
     return script
 
 
-def chat_by_golden(session: Session, golden: Golden) -> None:
+def chat_by_golden(session: Session, golden: Golden, lines: Lines) -> None:
     """Say what the golden conversations say; raises GateMissed at the first response that is another."""
     from convmodel_cli.workflows.expect import say_and_compare
 
@@ -58,5 +58,8 @@ def chat_by_golden(session: Session, golden: Golden) -> None:
             session.screen.say(dropped_line(event), "yellow")
         else:
             count += 1
-            Lines().show(event, session.screen)
+            for said in event.context[-1:]:
+                session.note(PROMPT, said)
+            session.note(ANSWER, event.responses[0].text)
+            lines.show(event, session.screen)
     session.screen.say(f"{counted(count, 'response')} as expected")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import zlib
 from contextlib import suppress
+from dataclasses import dataclass
+from gzip import BadGzipFile
+from io import FileIO
 from pathlib import Path
 
 from convmodel_cli.data.conversations import collect, iter_conversations
 from convmodel_cli.data.formats import BadRecord, Conversation, parse_record, to_record
 from convmodel_cli.data.lines import Counts, decode, numbered_lines, open_bytes, shown_name
 from convmodel_cli.errors import DataError, StorageError, UsageError
-from convmodel_cli.escaping import escaped, to_json
-from convmodel_cli.storage import open_private
+from convmodel_cli.escaping import escaped, indented, to_json
+from convmodel_cli.storage import from_home, open_private
 from convmodel_cli.workflows.chat import Chat
 
 _EXAMPLE = 'write each conversation on one line, like ["Hello", "Hi there"]'
@@ -36,46 +40,76 @@ def save_chat(chat: Chat, path: str) -> None:
         parse_record(record, min_turns=2)
     except BadRecord as error:
         raise UsageError(f"fit would not learn from this conversation: {error}", "/fix or /undo it") from None
-    _append_line(Path(path).expanduser(), to_json(record))
+    _append_line(from_home(path), to_json(record))
 
 
 def _append_line(path: Path, line: bytes) -> None:
-    """Raises StorageError; a line that somebody left unfinished is closed first."""
+    """Raises StorageError, and the file is as it was; a line that somebody left unfinished is closed first."""
     try:
-        with path.open("ab+") as stream:
-            if stream.tell():
+        with path.open("ab+", buffering=0) as stream:
+            size = stream.tell()
+            if size:
                 stream.seek(-1, 2)
                 line = line if stream.read(1) == b"\n" else b"\n" + line
-            stream.write(line + b"\n")
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from None
+            _write_whole(stream, line + b"\n", size)
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise StorageError(f"{path}: cannot be written: {reason}", "save it in another place") from None
 
 
-def last_conversation(path: str) -> Conversation:
+def _write_whole(stream: FileIO, content: bytes, size: int) -> None:
+    """Append all of the content, or nothing, to the `size` bytes that are there."""
+    try:
+        while content:
+            content = content[stream.write(content) :]
+    except OSError:
+        with suppress(OSError):
+            stream.truncate(size)
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class SavedChat:
+    """A conversation to go on with."""
+
+    conversation: Conversation
+
+    def put_into(self, chat: Chat) -> str | None:
+        """Go on with it; returns the user's last turn if that has no response yet; raises UsageError."""
+        try:
+            return chat.put(self.conversation)
+        except UsageError as error:
+            raise UsageError(f"{self.conversation.where}: {error}", error.hint) from None
+
+
+def load_chat(path: str) -> SavedChat:
     """The last conversation of a file, which is the newest one that was saved there; raises DataError, UsageError."""
-    return read_chats(path)[-1]
+    return SavedChat(read_chats(path)[-1])
 
 
 def read_lines(path: str) -> list[tuple[str, str]]:
     """(place, line) of each line that is not blank; raises DataError for what is no text."""
+    place = shown_name(path)
     found = []
     with open_bytes(path) as content:
-        for number, line in numbered_lines(content, Counts()):
-            place = f"{shown_name(path)}:{number}"
-            try:
+        try:
+            for number, line in numbered_lines(content, Counts()):
+                place = f"{shown_name(path)}:{number}"
                 if isinstance(line, BadRecord):
                     raise line
                 text = decode(line)
-            except BadRecord as error:
-                raise DataError(f"{place}: {error}") from None
-            if text.strip():
-                found.append((place, text))
+                if text.strip():
+                    found.append((place, text))
+        except BadRecord as error:
+            raise DataError(f"{place}: {error}") from None
+        except (EOFError, zlib.error, BadGzipFile):
+            raise DataError(f"{shown_name(path)}: expected gzip data, got something else or a part of it") from None
     return found
 
 
 def read_chats(path: str) -> list[Conversation]:
     """All conversations of a file; raises DataError that lists every bad line."""
-    return collect(path, iter_conversations(str(Path(path).expanduser()), min_turns=1), "conversations", _EXAMPLE)
+    return collect(path, iter_conversations(str(from_home(path)), min_turns=1), "conversations", _EXAMPLE)
 
 
 class Transcript:
@@ -86,16 +120,15 @@ class Transcript:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._stream = open_private(Path(path).expanduser())
+        self._stream = open_private(from_home(path))
         self.failure: StorageError | None = None
 
     def write(self, speaker: str, text: str) -> None:
         """A turn or a command; further lines of it are indented."""
         if self.failure is not None:
             return
-        indented = escaped(text).replace("\n", "\n" + " " * len(speaker))
         try:
-            self._stream.write(f"{speaker}{indented}\n")
+            self._stream.write(indented(speaker, escaped(text)) + "\n")
             self._stream.flush()
         except OSError as error:
             self.failure = StorageError(f"{self._path}: cannot be written: {error.strerror or error}")

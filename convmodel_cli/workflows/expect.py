@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from convmodel_cli.data.formats import Conversation
-from convmodel_cli.errors import DataError, GateMissed
+from convmodel_cli.errors import DataError, GateMissed, UsageError
 from convmodel_cli.events import Answered, Dropped, Response
 from convmodel_cli.workflows.chat import Chat
 from convmodel_cli.workflows.chat_files import read_chats
@@ -42,7 +42,10 @@ def say_and_compare(chat: Chat, golden: Golden) -> Iterator[Answered | Dropped]:
     chat.adjust(replace(chat.responder.sampling, greedy=True, beams=1, generate_option=()), 0)
     for conversation in golden.conversations:
         chat.clear()
-        chat.set_persona(conversation.persona or own_persona)
+        try:
+            chat.set_persona(conversation.persona or own_persona)
+        except UsageError as error:
+            raise UsageError(f"{conversation.where}: {error}", error.hint) from None
         chat.bot_first = conversation.assistant[0] if conversation.assistant else own_bot_first
         turns = conversation.turns
         for index in filter(chat.is_response, range(len(turns))):
