@@ -9,21 +9,30 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from convmodel_cli.answer_settings import SamplingSettings
+from convmodel_cli.cli.chat_screen import Lines, Session
+from convmodel_cli.cli.display import Screen
 from convmodel_cli.cli.main import run
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.model.compute import Compute, set_up
 from convmodel_cli.model.language_model import LanguageModel, prepare_network, set_dropout
 from convmodel_cli.model.new import train_tokenizer
-from convmodel_cli.settings import ComputeSettings
+from convmodel_cli.settings import ComputeSettings, ScreenSettings
+from convmodel_cli.workflows.answer import open_responder
+from convmodel_cli.workflows.chat import open_chat
 from harness import RUN, Result, Server, make_workshop, result_of, run_on_a_terminal
 from helpers import TINY_POSITIONS, made_up_conversations
 
@@ -39,25 +48,43 @@ class Outcome:
 
 Convmodel = Callable[..., Outcome]
 OnATerminal = Callable[..., str]
+Replay = Callable[..., None]
 
 
 @pytest.fixture
 def convmodel(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Convmodel:
-    """Run a command line in this process, in an empty folder; `stdin` is what is piped in."""
+    """Run a command line in this process, in an empty folder; `stdin` is what is piped in, None closes it."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str, stdin: bytes = b"") -> Outcome:
+    def call(*arguments: str, stdin: bytes | None = b"") -> Outcome:
         capsys.readouterr()
-        piped = tmp_path / ".stdin"
-        piped.write_bytes(stdin)
-        with piped.open() as stream:
+        with _closed() if stdin is None else _holding(stdin, tmp_path / ".stdin") as stream:
             monkeypatch.setattr(sys, "stdin", stream)
             code = run(list(arguments))
-        piped.unlink()
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)
 
     return call
+
+
+@contextmanager
+def _holding(content: bytes, path: Path) -> Iterator[TextIO]:
+    path.write_bytes(content)
+    with path.open() as stream:
+        yield stream
+    path.unlink()
+
+
+@contextmanager
+def _closed() -> Iterator[None]:
+    """As after `<&-`: Python has no stdin, and the next file that is opened gets its number."""
+    kept = os.dup(0)
+    os.close(0)
+    try:
+        yield None
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +145,45 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     assert code == 0
     return output
+
+
+@pytest.fixture(scope="session")
+def wide(trained: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same model, which may be shown more than it has learned to look at."""
+    folder = tmp_path_factory.mktemp("wide") / "model"
+    shutil.copytree(trained, folder)
+    record = json.loads((folder / "convmodel.json").read_text(encoding="utf-8"))
+    (folder / "convmodel.json").write_text(json.dumps({**record, "max_context": 1024}), encoding="utf-8")
+    return str(folder)
+
+
+@pytest.fixture
+def replay(convmodel: Convmodel, wide: str, tmp_path: Path) -> Replay:
+    """Hold the chat of a transcript, greedily, and compare everything that is written.
+
+    In the transcript `> ` stands before a line of the script and `! ` before what is to be on stderr; the other lines
+    are to be on stdout.
+    """
+
+    def compare(transcript: str, *options: str, code: int = 0, model: str = wide) -> None:
+        lines = textwrap.dedent(transcript).strip("\n").split("\n")
+        script, said = ([line[1:].removeprefix(" ") for line in lines if line[:1] == lead] for lead in ">!")
+        answers = [line for line in lines if line[:1] not in (">", "!")]
+        (tmp_path / "talk.txt").write_text("\n".join(script), encoding="utf-8")
+        outcome = convmodel("chat", "-m", model, "--greedy", "--script", "talk.txt", *options)
+        assert outcome.err == "".join(line + "\n" for line in said)
+        assert outcome.out == "".join(line + "\n" for line in answers)
+        assert outcome.code == code
+
+    return compare
+
+
+@pytest.fixture
+def session(wide: str) -> Session:
+    """A greedy chat of this process in which nothing has been said."""
+    machine = ComputeSettings(device="cpu", precision="fp32")
+    responder = open_responder(wide, SamplingSettings(greedy=True), machine)
+    return Session(open_chat(responder), Screen(ScreenSettings()), Lines(), responder)
 
 
 @pytest.fixture(scope="session")
