@@ -348,6 +348,7 @@ def test_the_seed_that_is_set_draws_what_the_option_draws(convmodel: Convmodel, 
     ("assignments", "problem", "hint"),
     [
         ("temperature=0.5 top_q=1", "there is no setting top_q", "did you mean top_p?"),
+        ("temp=0.5", "there is no setting temp", "did you mean temperature?"),
         ("seed=5 x=1", "there is no setting x", "/set lists the settings"),
         ("seed=5 temperature=hot", "--temperature: expected a number, got hot", ""),
         ("seed=5 temperature=", "--temperature: expected a number, got nothing", ""),
@@ -552,6 +553,7 @@ def test_the_file_says_who_begins(replay: Replay, tmp_path: Path) -> None:
     ("command", "problem", "hint"),
     [
         ("/load", "expected the name of a file, got nothing", "like /load talks.jsonl"),
+        ("/load -", "expected the name of a file, got -", "like /load talks.jsonl"),
         ("/load none.jsonl", "none.jsonl: no such file", "this folder has talk.txt"),
         ("/load .", ".: expected a file of conversations, got a folder", ""),
         ("/load a\0b", "a\\x00b: cannot be read: embedded null byte", ""),

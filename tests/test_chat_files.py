@@ -230,6 +230,13 @@ def test_fit_learns_the_corrected_response_and_not_the_bad_one(
     assert response["logprob"] > -0.02, "the bad response is learned as well"
 
 
+def test_a_persona_of_white_space_is_none_to_a_saved_chat(session: Session, tmp_path: Path) -> None:
+    session.chat.set_persona("  ")
+    session.say("Hi!")
+    session.obey("/save", str(tmp_path / "talks.jsonl"))
+    assert (tmp_path / "talks.jsonl").read_text() == '["Hi!","Hello there."]\n'
+
+
 def test_a_saved_line_begins_on_a_line_of_its_own(session: Session, tmp_path: Path) -> None:
     session.say("Hi!")
     for before, expected in ((b"", b""), (b'["a","b"]\n', b'["a","b"]\n'), (b'["a","b"]', b'["a","b"]\n')):
@@ -340,6 +347,8 @@ def test_what_was_saved_is_a_golden_with_persona_roles_and_who_begins(
     golden = [json.loads(line) for line in (tmp_path / "golden.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["persona"] for line in golden] == ["I am a cook.", "I am a cook.", "I sell bread."] * 2
     assert ["messages" in line for line in golden] == [False] * 3 + [True] * 3
+    learned = [line.get("learn") for line in golden]  # where there are roles, fit learns responses alone unless told
+    assert learned == [None] * 3 + [[True] * 5, [True] * 3, [True] * 5]
     for options in ([], ["--persona", "Nobody."]):
         outcome = convmodel("chat", "-m", wide, "--expect", "golden.jsonl", *options)
         assert outcome.code == 0, outcome.err

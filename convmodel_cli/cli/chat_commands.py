@@ -180,8 +180,8 @@ def _save(session: Session, argument: str) -> None:
 def _load(session: Session, argument: str) -> None:
     from convmodel_cli.workflows.chat_files import load_chat
 
-    if not argument:
-        raise UsageError("expected the name of a file, got nothing", "like /load talks.jsonl")
+    if argument in ("", "-"):  # standard input is where the chat itself comes from
+        raise UsageError(f"expected the name of a file, got {argument or 'nothing'}", "like /load talks.jsonl")
     session.go_on(load_chat(argument))
 
 

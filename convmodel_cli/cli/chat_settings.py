@@ -58,7 +58,8 @@ def _assignments(text: str) -> Iterator[tuple[str, str]]:
         if not equals:
             raise UsageError(f"expected name=value, got {word}", "like /set temperature=0.5")
         if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, 1)
+            begun = [known for known in NAMES if len(name) > 1 and known.startswith(name)]
+            near = begun or difflib.get_close_matches(name, NAMES, 1)
             hint = f"did you mean {near[0]}?" if near else "/set lists the settings"
             raise UsageError(f"there is no setting {written}", hint)
         yield name, value

@@ -26,7 +26,7 @@ def conversation_of(chat: Chat) -> Conversation:
     marked = any(turn.good is not None for turn in chat.turns)
     learn = tuple(turn.good is not False for turn in chat.turns) if marked or chat.bot_first else None
     assistant = tuple(chat.is_response(index) for index in range(len(texts))) if chat.bot_first else None
-    return Conversation(texts, assistant, learn, chat.persona)
+    return Conversation(texts, assistant, learn, chat.persona if chat.persona.strip() else "")
 
 
 def save_chat(chat: Chat, path: str) -> None:
