@@ -53,7 +53,9 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """Rule out the tail behind the likeliest tokens that together have probability `p`; the likeliest always stays."""
     ordered, order = logits.sort(descending=True)
     before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-    ordered = ordered.masked_fill(before >= p, -torch.inf)
+    beyond = before >= p
+    beyond[:, 0] = False  # a p below the smallest fp32 is 0
+    ordered = ordered.masked_fill(beyond, -torch.inf)
     return torch.empty_like(logits).scatter_(-1, order, ordered)
 
 
@@ -131,4 +133,6 @@ class Chooser:
             logits[:, list(self.banned_ids)] = -torch.inf
         for end in self.end_ids if too_short else ():
             logits[too_short, end] = -torch.inf
+        if too_short and self.sampling.no_repeat_ngram:  # every token may have been said
+            logits[logits.isneginf().all(-1), self.end_ids[0]] = 0.0
         return logits
