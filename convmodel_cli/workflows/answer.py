@@ -155,6 +155,10 @@ def open_responder(name: str, sampling: SamplingSettings, machine: ComputeSettin
     from convmodel_cli.model.compute import set_up
 
     compute = set_up(machine, for_training=False)
+    if sampling.by_library:
+        from convmodel_cli.model.library_generation import check_options
+
+        check_options(sampling)
     model = load_model(name)
     model.move_to(compute.device)
     with_types = record.speaker_ids != "off" and model.takes_types
