@@ -162,8 +162,10 @@ def test_a_persona_without_room_for_the_choices_is_said_where_it_stands(
     ]
     data = write_jsonl(tmp_path / "contexts.jsonl", contexts)
     outcome = convmodel("generate", "-m", trained, "-i", data, "--choices", choices, "-n", "1")
-    said = f"{data}:2: the persona leaves no room for the longest choice"
+    said = f"{data}:2: the longest choice does not fit behind the context and its persona"
     assert (outcome.code, outcome.out) == (3, f"Hello there.\nerror: {said}\nSleep well.\n")
     alone = convmodel("generate", "-m", trained, *TALKS[0][:3], "--choices", choices, "--persona", persona)
     assert alone.code == 2
-    assert alone.err == "error: the persona leaves no room for the longest choice\nhint: shorten either\n"
+    assert (
+        alone.err == "error: the longest choice does not fit behind the context and its persona\nhint: shorten either\n"
+    )

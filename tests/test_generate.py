@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from conftest import TALKS, Convmodel, Outcome
@@ -314,6 +316,41 @@ def test_a_batch_beyond_the_memory_is_answered_by_halves(
     outcome = convmodel("generate", "-m", trained, "Tell me a joke.", "--greedy")
     assert outcome.code == 5
     assert outcome.err.startswith("error: out of memory in the response to ")
+
+
+@pytest.mark.parametrize("options", [
+    [], ["--greedy"], ["--beams", "2"], ["--self-chat", "2"], ["--choices", "-"],
+    ["--generate-option", "use_cache=false"],
+])  # fmt: skip
+def test_a_model_that_gives_no_numbers_is_an_error(
+    convmodel: Convmodel, trained: str, tmp_path: Path, options: list[str]
+) -> None:
+    shutil.copytree(trained, tmp_path / "broken")
+    weights = load_file(tmp_path / "broken" / "model.safetensors")
+    weights["transformer.ln_f.weight"].fill_(3e38)  # finite itself
+    save_file(weights, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    outcome = convmodel("generate", "-m", "broken", "Hi!", *options, stdin=b"Hello there.")
+    assert (outcome.code, outcome.out) == (4, "")
+    assert outcome.err.startswith("error: expected the model to give probabilities, got numbers that are not finite")
+
+
+def test_a_model_that_can_be_shown_next_to_nothing_is_refused(
+    convmodel: Convmodel, trained: str, tmp_path: Path
+) -> None:
+    network, tokenizer = plain_transformers(trained)
+    for positions, code in ((3, 4), (4, 0), (5, 0)):
+        network.config.n_positions = positions
+        folder = tmp_path / f"of-{positions}"
+        GPT2LMHeadModel(network.config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        outcome = convmodel("generate", "-m", str(folder), "Hi!", "So?", "--greedy")
+        assert outcome.code == code
+        if code:
+            assert "expected a model that can be shown at least 4 tokens, got 3" in outcome.err
+    file = write_jsonl(tmp_path / "choices.jsonl", ["!", "?"])
+    refused = convmodel("generate", "-m", str(folder), "Hi!", "So?", "--choices", file)
+    assert refused.code == 2
+    assert refused.err.startswith("error: the longest choice does not fit behind the context and its persona")
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [

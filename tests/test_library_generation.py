@@ -200,6 +200,20 @@ def test_an_option_that_changes_nothing_here_gives_the_greedy_response(
     assert (outcome.code, outcome.out, outcome.err) == (0, "Hello there.\n", "")
 
 
+def test_our_own_rules_hold_there_too(convmodel: Convmodel, trained: str, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "contexts.jsonl", CONTEXTS)
+    rules = ["--repetition-penalty", "1.7", "--no-repeat-ngram", "2", "--min-new-tokens", "6", "--stop-word", "ea"]
+    generate = ["generate", "-m", trained, "-i", data, "--greedy", "--json", "--max-new-tokens", "10"]
+    for options in ([], rules):
+        ours, theirs = (
+            [json.loads(line)["responses"][0] for line in convmodel(*generate, *options, *more).out.splitlines()]
+            for more in ([], ["--generate-option", "use_cache=false"])
+        )
+        for own, other in zip(ours, theirs, strict=True):
+            assert own | {"logprob": 0} == other | {"logprob": 0}
+            assert options or own["logprob"] == pytest.approx(other["logprob"], abs=1e-4)
+
+
 def test_greedy_and_sampling_exclude_each_other(convmodel: Convmodel, trained: str) -> None:
     outcome = convmodel("generate", "-m", trained, "Hi!", "--greedy", "--generate-option", "do_sample=true")
     assert outcome.code == 2

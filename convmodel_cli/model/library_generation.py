@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor
 
 from convmodel_cli.answer_settings import SamplingSettings
-from convmodel_cli.errors import TrainingError, UsageError
+from convmodel_cli.errors import ConvmodelError, TrainingError, UsageError
 from convmodel_cli.model.compute import Compute, is_out_of_memory
 from convmodel_cli.model.generation import Context, make_chooser
 from convmodel_cli.model.language_model import LanguageModel
@@ -70,6 +70,8 @@ def respond_by_library(
                 eos_token_id=list(chooser.end_ids),
                 logits_processor=[_OwnRules(chooser, len(context.ids))],
             )
+        except ConvmodelError:
+            raise
         except Exception as error:
             raise _explained(error, sampling) from error
     responses = [_until_end(row, chooser.end_ids) for row in rows[:, len(context.ids) :].tolist()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convmodel_cli.answer_settings import SamplingSettings
+from convmodel_cli.errors import ModelError
 from convmodel_cli.model.compute import exact
 
 
@@ -78,6 +80,15 @@ def pick(logits: Tensor, uniforms: Tensor) -> Tensor:
     return picked.clamp(max=logits.shape[-1] - 1).to(logits.device)
 
 
+def check_numbers(largest: float) -> None:
+    """Raise ModelError if the largest of a model's outputs is none to go by; all of them -inf is nothing broken."""
+    if not largest < math.inf:  # not a number is not less
+        raise ModelError(
+            "expected the model to give probabilities, got numbers that are not finite",
+            "its weights are damaged: take another copy of the model, or train it again",
+        )
+
+
 def uniform_stream(seed: int, context: Sequence[int], candidate: int, count: int) -> NDArray[np.float64]:
     """The random numbers (count,) of one response, from the seed, what is answered and which candidate it is.
 
@@ -116,7 +127,11 @@ class Chooser:
         return pick(logits, uniforms)
 
     def weigh(self, logits: Tensor, responses: Sequence[Sequence[int]]) -> Tensor:
-        """Apply what looks at the response so far; temperature and the rest come after it."""
+        """Apply what looks at the response so far; temperature and the rest come after it.
+
+        Raises ModelError if the logits are no numbers to choose by.
+        """
+        check_numbers(float(logits.max()))
         sampling = self.sampling
         if sampling.penalty != 1.0:
             logits = penalize_repetition(logits, responses, sampling.penalty)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.data.context import LEAST_AFTER_PERSONA, encode_context
 from convmodel_cli.data.encoding import turns_to_encode
-from convmodel_cli.errors import TrainingError, UsageError
+from convmodel_cli.errors import ModelError, TrainingError, UsageError
 from convmodel_cli.events import Answered, Dropped, Response, Talked
 from convmodel_cli.settings import ComputeSettings
 from convmodel_cli.workflows.record import read_record
@@ -181,8 +181,13 @@ def open_responder(name: str, sampling: SamplingSettings, machine: ComputeSettin
         check_options(sampling)
     model = load_model(name)
     model.move_to(compute.device)
+    max_context = record.max_context or model.max_positions
+    if max_context < LEAST_AFTER_PERSONA:
+        raise ModelError(
+            f"{name}: expected a model that can be shown at least {LEAST_AFTER_PERSONA} tokens, got {max_context}"
+        )
     with_types = record.speaker_ids != "off" and model.takes_types
-    return Responder(model, compute, sampling, record.max_context or model.max_positions, with_types)
+    return Responder(model, compute, sampling, max_context, with_types)
 
 
 def best_first(responses: Sequence[Written]) -> list[Written]:

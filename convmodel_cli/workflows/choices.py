@@ -53,7 +53,7 @@ def _rank(
 
     context, dropped = responder.context_of_text(conversation.turns, conversation.persona)
     if context.max_response < responder.sampling.max_new_tokens:
-        what = "the persona leaves no room for the longest choice"
+        what = "the longest choice does not fit behind the context and its persona"
         if not conversation.file:
             raise UsageError(what, "shorten either")
         return [Answered((), problem=f"{conversation.where}: {what}")]
