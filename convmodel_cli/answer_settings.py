@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from convmodel_cli.knobs import check_limits, knob
 
-# Options of transformers' generate that are set in another way here; the others decide what we rely on.
+# Options of transformers' generate that are not open, and why. The others are handed on.
 _OWN_OPTIONS = {
     "max_new_tokens": "--max-new-tokens",
     "max_length": "--max-new-tokens",
@@ -22,6 +22,16 @@ _OWN_OPTIONS = {
     "num_return_sequences": "-n",
     "stop_strings": "--stop-word",
 }
+_BY_MODEL = ("eos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id")
+_FROM_HUB = (
+    *("custom_generate", "trust_remote_code", "penalty_alpha", "dola_layers"),
+    *("num_beam_groups", "diversity_penalty", "constraints", "force_words_ids"),
+)
+_CLOSED_OPTIONS = (
+    {key: f"has an option of its own here, {flag}" for key, flag in _OWN_OPTIONS.items()}
+    | dict.fromkeys(_BY_MODEL, "is decided by the model")
+    | dict.fromkeys(_FROM_HUB, "runs code from the hub, which is never done here")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,8 @@ class SamplingSettings:
     repetition_penalty: float | None = knob(
         None,
         "Above 1 makes repeating the response's own tokens less likely.",
-        above=0,
+        at_least=0.01,
+        at_most=100,
         shown_default="1.1, with --greedy or --beams 1",
     )
     no_repeat_ngram: int = knob(0, "Never repeat a run of this many tokens in a response; 0 allows it.", at_least=0)
@@ -43,7 +54,9 @@ class SamplingSettings:
     min_new_tokens: int = knob(1, "Shortest response in tokens.", at_least=0)
     greedy: bool = knob(False, "Always take the likeliest token.", flags=("--greedy",))
     stop_word: tuple[str, ...] = knob((), "End the response in front of this text; repeatable.", metavar="TEXT")
-    beams: int = knob(1, "Search the likeliest response with this many beams instead of sampling.", at_least=1)
+    beams: int = knob(
+        1, "Search the likeliest response with this many beams instead of sampling.", at_least=1, at_most=1000
+    )
     generate_option: tuple[str, ...] = knob(
         (), "Any other option of transformers' generate; repeatable.", metavar="KEY=VALUE"
     )
@@ -60,8 +73,10 @@ class SamplingSettings:
             key, equals, _ = option.partition("=")
             if not key or not equals:
                 raise ValueError(f"--generate-option: expected key=value, got {option!r}")
-            if key in _OWN_OPTIONS:
-                raise ValueError(f"--generate-option: {key} has an option of its own here, {_OWN_OPTIONS[key]}")
+            if key in _CLOSED_OPTIONS:
+                raise ValueError(f"--generate-option: {key} {_CLOSED_OPTIONS[key]}")
+            if key.startswith(("output_", "return_")):
+                raise ValueError(f"--generate-option: {key} asks for more than responses, which are all that is shown")
 
     @property
     def penalty(self) -> float:

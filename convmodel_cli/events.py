@@ -238,7 +238,10 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Talked:
-    """A conversation of the model with itself, as a record that `fit` reads; `ended_early` where it said nothing."""
+    """A conversation of the model with itself, as a record that `fit` reads, or None while it has a single turn.
+
+    `ended_early`: the model said nothing that could be a turn.
+    """
 
     record: Any
     ended_early: bool
@@ -257,3 +260,13 @@ class Dropped:
 
     turns: int
     tokens_of_newest: int
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        parts = []
+        if self.turns:
+            parts.append(f"the oldest {self.turns:,} turns" if self.turns > 1 else "the oldest turn")
+        if self.tokens_of_newest:
+            parts.append(f"the first {self.tokens_of_newest:,} tokens of the newest turn")
+        return " and ".join(parts)

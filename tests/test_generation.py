@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from conftest import TALKS, Convmodel
+from conftest import TALKS
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.model.checkpoint import load_model
 from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.generation import Context, Token, respond
 from convmodel_cli.model.language_model import LanguageModel
 from convmodel_cli.model.sampling import (
+    Chooser,
     ban_repeated_ngrams,
     keep_min_p,
     keep_top_k,
@@ -26,10 +25,8 @@ from convmodel_cli.model.sampling import (
 )
 from convmodel_cli.model.text import TextStream
 from convmodel_cli.workflows.answer import Responder
-from helpers import write_jsonl
 
 GREEDY = SamplingSettings(greedy=True, max_new_tokens=20)
-WILD = ["--temperature", "5", "--top-p", "1", "--top-k", "0", "--max-new-tokens", "5"]
 
 
 @pytest.fixture(scope="module")
@@ -151,46 +148,6 @@ def test_a_character_whose_end_never_comes_is_left_out(model: LanguageModel) -> 
     assert "\ufffd" not in stream.text
 
 
-def test_generate_prints_the_same_three_responses_for_a_seed(convmodel: Convmodel, trained: str) -> None:
-    first = convmodel("generate", "-m", trained, "Hi!", "-n", "3", "--seed", "7", *WILD)
-    second = convmodel("generate", "-m", trained, "Hi!", "-n", "3", "--seed", "7", *WILD)
-    other = convmodel("generate", "-m", trained, "Hi!", "-n", "3", "--seed", "8", *WILD)
-    assert first.code == 0
-    assert first.out.count("\n") == 3
-    assert first == second
-    assert first.out != other.out
-
-
-def test_generate_answers_a_file_in_order_and_reports_bad_lines_in_their_place(
-    convmodel: Convmodel, trained: str, tmp_path: Path
-) -> None:
-    data = write_jsonl(tmp_path / "contexts.jsonl", [["Good night!"], 7, {"turns": ["Hi!"]}, ["Tell me a joke."]])
-    outcome = convmodel("generate", "-m", trained, "-i", data, "--greedy", "--json")
-    lines = [json.loads(line) for line in outcome.out.splitlines()]
-    assert outcome.code == 3
-    assert [line["responses"][0]["text"] for line in lines if "responses" in line] == [
-        "Sleep well.",
-        "Hello there.",
-        "I know no jokes, sorry.",
-    ]
-    assert "contexts.jsonl:2: expected a list of turns" in lines[1]["error"]
-    assert set(lines[0]["responses"][0]) == {"text", "finish", "logprob", "tokens"}
-
-
-def test_generate_takes_plain_text_and_json_from_stdin(convmodel: Convmodel, trained: str) -> None:
-    stdin = b'Good night!\n["Hi!", "Hello there.", "How are you?"]\n'
-    outcome = convmodel("generate", "-m", trained, "-i", "-", "--greedy", stdin=stdin)
-    assert outcome.out == "Sleep well.\nI am fine, thank you.\n"
-
-
-def test_candidates_come_best_first(convmodel: Convmodel, trained: str) -> None:
-    outcome = convmodel("generate", "-m", trained, "Hi!", "-n", "5", *WILD, "--json")
-    [line] = [json.loads(line) for line in outcome.out.splitlines()]
-    scores = [response["logprob"] for response in line["responses"]]
-    assert len(scores) == 5
-    assert scores == sorted(scores, reverse=True)
-
-
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
 OUT = -torch.inf
 
@@ -204,7 +161,7 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
     # Probabilities: 0.644, 0.237, 0.087, 0.032
     assert keep_top_p(LOGITS, 0.6).tolist() == [[2.0, OUT, OUT, OUT]]
     assert keep_top_p(LOGITS, 0.7).tolist() == [[2.0, 1.0, OUT, OUT]]
-    assert keep_top_p(LOGITS, 1e-9).tolist() == [[2.0, OUT, OUT, OUT]]
+    assert keep_top_p(LOGITS, 1e-300).tolist() == [[2.0, OUT, OUT, OUT]]
 
 
 def test_min_p_drops_what_is_far_below_the_likeliest() -> None:
@@ -238,3 +195,62 @@ def test_the_penalty_leaves_the_sep_alone(model: LanguageModel, compute: Compute
     [[written]] = responder_of(model, compute, sampling).answer([context])
     assert written.response.finish == "stop"
     assert written.response.text == "Sleep well."
+
+
+def test_the_penalty_comes_before_anything_is_ruled_out_and_never_touches_an_end() -> None:
+    end, repeated, other = 0, 1, 2
+    chooser = Chooser(SamplingSettings(repetition_penalty=4.0, top_k=1, min_new_tokens=0), (end,), ())
+    logits = torch.tensor([[-5.0, 2.0, 1.0, -9.0]])
+    assert chooser.weigh(logits, [[repeated]]).tolist() == [[-5.0, 0.5, 1.0, -9.0]]
+    assert chooser.choose(logits, [[repeated]], torch.tensor([0.5])).tolist() == [other]
+    assert chooser.weigh(logits, [[]]).tolist() == logits.tolist()
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_a_response_that_may_say_nothing_more_ends_though_it_is_short(greedy: bool) -> None:
+    sampling = SamplingSettings(greedy=greedy, no_repeat_ngram=1, min_new_tokens=9)
+    end, banned = 1, 0
+    chooser = Chooser(sampling, (end,), (banned,))
+    chosen = chooser.choose(LOGITS.repeat(2, 1), [[2, 3], [3]], torch.tensor([0.5, 0.5]))
+    assert chosen.tolist() == [end, 2]
+
+
+def shown_by(stream: TextStream, ids: list[int]) -> list[str]:
+    """What has been shown after each token, up to the one that stops it."""
+    shown = []
+    for token in ids:
+        stream.add(token)
+        shown.append(stream.text)
+        if stream.stopped:
+            break
+    return shown
+
+
+def test_text_is_held_back_as_long_as_it_may_begin_a_stop_word_and_no_longer(model: LanguageModel) -> None:
+    ids = [model.vocabulary.encode([character])[0][0] for character in "qaabqabc"]
+    stream = TextStream(model, ["abc", "bq#"])
+    assert shown_by(stream, ids) == ["q", "q", "qa", "qa", "qaa", "qaabq", "qaabq", "qaabq"]
+    assert stream.stopped
+    assert stream.ids == tuple(ids[:5])
+
+
+def test_what_was_held_back_comes_when_nothing_follows(model: LanguageModel) -> None:
+    stream = TextStream(model, ["there!"])
+    assert shown_by(stream, model.vocabulary.encode(["Hello there"])[0])[-1] == "Hello "
+    assert stream.finish() == "there"
+    assert stream.text == "Hello there"
+
+
+@pytest.mark.parametrize(("text", "word", "kept"), [
+    ("Hello there.", "ell", "H"),  # inside a token
+    ("Hello there.", " th", "Hello"),  # over two tokens, the second one not whole
+    ("hi 😺 you", "😺", "hi "),  # behind bytes that are no character yet
+    ("hi 😺 you", "hi", ""),
+])  # fmt: skip
+def test_the_ids_in_front_of_a_stop_word_are_those_of_the_text(
+    model: LanguageModel, text: str, word: str, kept: str
+) -> None:
+    stream = TextStream(model, ["never", word])
+    shown_by(stream, model.vocabulary.encode([text])[0])
+    assert stream.text == kept
+    assert list(stream.ids) == model.vocabulary.encode([kept])[0]

@@ -40,14 +40,12 @@ def _figures(event: Measured) -> list[tuple[str, str]]:
     return rows
 
 
-def show_responses(events: Iterable[Answered | Talked | Dropped | Note], screen: Screen, raw: bool = False) -> None:
+def show_responses(events: Iterable[Answered | Talked | Note], screen: Screen, raw: bool = False) -> None:
     """One response a line, in the order of the input; with --json one object for each context."""
     for event in events:
         match event:
             case Note():
                 screen.note(event)
-            case Dropped():
-                screen.say(dropped_line(event), "yellow")
             case Talked():
                 _show_conversation(event, screen)
             case Answered() if event.problem:
@@ -67,12 +65,7 @@ def _show_conversation(event: Talked, screen: Screen) -> None:
 
 def dropped_line(event: Dropped) -> str:
     """What the model does not get to see."""
-    parts = []
-    if event.turns:
-        parts.append(f"the oldest {event.turns} turn{'s' * (event.turns > 1)}")
-    if event.tokens_of_newest:
-        parts.append(f"the first {event.tokens_of_newest:,} tokens of the newest turn")
-    return f"too long for the model, which is not shown {' and '.join(parts)}"
+    return f"too long for the model, which is not shown {event.what}"
 
 
 def answered_json(event: Answered) -> dict[str, Any]:

@@ -40,5 +40,8 @@ def _lines(path: str) -> Iterator[str | Problem]:
 
 
 def _checked(text: str) -> str:
-    [turn] = parse_record([text], min_turns=1).turns
+    try:
+        [turn] = parse_record([text], min_turns=1).turns
+    except BadRecord as error:
+        raise BadRecord(str(error).removeprefix("turn 1: ")) from None
     return turn

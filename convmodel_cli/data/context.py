@@ -27,9 +27,11 @@ def encode_context(
     turns are dropped, so that each speaker keeps its token type; if the newest turn alone does not fit, its end is
     kept.
     """
-    while _context_size(turns[start:], persona) > room and start + 2 < len(turns):
+    size = _context_size(turns[start:], persona)
+    while size > room and start + 2 < len(turns):
+        size -= len(turns[start]) + len(turns[start + 1]) + 2
         start += 2
-    if _context_size(turns[start:], persona) > room and start + 1 < len(turns):
+    if size > room and start + 1 < len(turns):
         start += 1
     kept = [list(turn) for turn in turns[start:]]
     excess = max(0, _context_size(kept, persona) - room) if kept else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convmodel_cli.answer_settings import SamplingSettings
+from convmodel_cli.errors import ModelError
 from convmodel_cli.model.compute import exact
 
 
@@ -53,7 +55,9 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """Rule out the tail behind the likeliest tokens that together have probability `p`; the likeliest always stays."""
     ordered, order = logits.sort(descending=True)
     before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-    ordered = ordered.masked_fill(before >= p, -torch.inf)
+    beyond = before >= p
+    beyond[:, 0] = False  # a p below the smallest fp32 is 0
+    ordered = ordered.masked_fill(beyond, -torch.inf)
     return torch.empty_like(logits).scatter_(-1, order, ordered)
 
 
@@ -74,6 +78,15 @@ def pick(logits: Tensor, uniforms: Tensor) -> Tensor:
     aim = torch.minimum(uniforms.to(total)[:, None] * total, total.nextafter(torch.zeros_like(total)))
     picked = torch.searchsorted(cumulative, aim, right=True).squeeze(-1)
     return picked.clamp(max=logits.shape[-1] - 1).to(logits.device)
+
+
+def check_numbers(largest: float) -> None:
+    """Raise ModelError if the largest of a model's outputs is none to go by; all of them -inf is nothing broken."""
+    if not largest < math.inf:  # not a number is not less
+        raise ModelError(
+            "expected the model to give probabilities, got numbers that are not finite",
+            "its weights are damaged: take another copy of the model, or train it again",
+        )
 
 
 def uniform_stream(seed: int, context: Sequence[int], candidate: int, count: int) -> NDArray[np.float64]:
@@ -114,7 +127,11 @@ class Chooser:
         return pick(logits, uniforms)
 
     def weigh(self, logits: Tensor, responses: Sequence[Sequence[int]]) -> Tensor:
-        """Apply what looks at the response so far; temperature and the rest come after it."""
+        """Apply what looks at the response so far; temperature and the rest come after it.
+
+        Raises ModelError if the logits are no numbers to choose by.
+        """
+        check_numbers(float(logits.max()))
         sampling = self.sampling
         if sampling.penalty != 1.0:
             logits = penalize_repetition(logits, responses, sampling.penalty)
@@ -131,4 +148,6 @@ class Chooser:
             logits[:, list(self.banned_ids)] = -torch.inf
         for end in self.end_ids if too_short else ():
             logits[too_short, end] = -torch.inf
+        if too_short and self.sampling.no_repeat_ngram:  # every token may have been said
+            logits[logits.isneginf().all(-1), self.end_ids[0]] = 0.0
         return logits

@@ -11,6 +11,7 @@ from convmodel_cli.data.batching import MicroBatch
 from convmodel_cli.model.compute import Compute, evaluating
 from convmodel_cli.model.generation import Context
 from convmodel_cli.model.language_model import LanguageModel, target_losses
+from convmodel_cli.model.sampling import check_numbers
 
 _ROWS = 16
 
@@ -23,7 +24,10 @@ def score_responses(
     with_types: bool,
     ended: bool = True,
 ) -> list[float]:
-    """Mean log-probability of the tokens of each response to the context; with that of the sep if they have `ended`."""
+    """Mean log-probability of the tokens of each response to the context; with that of the sep if they have `ended`.
+
+    Raises ModelError if it is no number.
+    """
     ending = [model.sep_id] if ended else []
     rows = [[*response, *ending] for response in responses]
     scores = []
@@ -31,7 +35,8 @@ def score_responses(
         part = rows[start : start + _ROWS]
         with evaluating(model.network), compute.forward():
             losses = target_losses(model, _batch(context, part, with_types).to(compute.device))
-            scores += [-float(own.double().mean()) for own in losses.cpu().split([len(row) for row in part])]
+        check_numbers(float(losses.max()))
+        scores += [-float(own.double().mean()) for own in losses.cpu().split([len(row) for row in part])]
     return scores
 
 

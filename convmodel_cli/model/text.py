@@ -46,7 +46,7 @@ class TextStream:
         if not self.stopped:
             return tuple(self._made)
         for end in range(len(self._made), -1, -1):
-            if self._decode(self._made[:end]) == self.text:
+            if self._decode_all(self._made[:end]) == self.text:  # bytes of a broken character are in no text
                 return tuple(self._made[:end])
         return tuple(self._model.vocabulary.encode([self.text])[0])
 
@@ -56,8 +56,10 @@ class TextStream:
         return piece
 
     def _decode(self, ids: list[int]) -> str:
-        decoded = self._model.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(decoded).replace(_BROKEN, "")
+        return self._decode_all(ids).replace(_BROKEN, "")
+
+    def _decode_all(self, ids: list[int]) -> str:
+        return str(self._model.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _uncertain(self) -> int:
         """Length of the longest ending that a stop word begins with."""

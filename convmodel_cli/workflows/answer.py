@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.data.context import LEAST_AFTER_PERSONA, encode_context
 from convmodel_cli.data.encoding import turns_to_encode
-from convmodel_cli.errors import UsageError
+from convmodel_cli.errors import ModelError, TrainingError, UsageError
 from convmodel_cli.events import Answered, Dropped, Response, Talked
 from convmodel_cli.settings import ComputeSettings
 from convmodel_cli.workflows.record import read_record
@@ -116,6 +116,26 @@ class Responder:
                 return
 
     def _answer_batch(self, contexts: Sequence[Context]) -> list[Written]:
+        """One response to each, by halves if all together do not fit into memory; raises TrainingError if one does not.
+
+        A response does not depend on the batch, so those that were begun are as good as new.
+        """
+        from convmodel_cli.model.compute import is_out_of_memory, release_memory
+
+        try:
+            return self._answer_together(contexts)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if len(contexts) == 1:
+            raise TrainingError(
+                f"out of memory in the response to {len(contexts[0].ids):,} tokens", "lower --max-new-tokens"
+            )
+        release_memory(self.compute.device)
+        middle = len(contexts) // 2
+        return self._answer_batch(contexts[:middle]) + self._answer_batch(contexts[middle:])
+
+    def _answer_together(self, contexts: Sequence[Context]) -> list[Written]:
         from convmodel_cli.model.generation import respond
 
         builders = [ResponseBuilder(self.model, self.sampling.stop_word) for _ in contexts]
@@ -155,10 +175,19 @@ def open_responder(name: str, sampling: SamplingSettings, machine: ComputeSettin
     from convmodel_cli.model.compute import set_up
 
     compute = set_up(machine, for_training=False)
+    if sampling.by_library:
+        from convmodel_cli.model.library_generation import check_options
+
+        check_options(sampling)
     model = load_model(name)
     model.move_to(compute.device)
+    max_context = record.max_context or model.max_positions
+    if max_context < LEAST_AFTER_PERSONA:
+        raise ModelError(
+            f"{name}: expected a model that can be shown at least {LEAST_AFTER_PERSONA} tokens, got {max_context}"
+        )
     with_types = record.speaker_ids != "off" and model.takes_types
-    return Responder(model, compute, sampling, record.max_context or model.max_positions, with_types)
+    return Responder(model, compute, sampling, max_context, with_types)
 
 
 def best_first(responses: Sequence[Written]) -> list[Written]:

@@ -12,17 +12,14 @@ from convmodel_cli.workflows.answer import Found, Responder, Written, best_first
 
 
 def make_ranker(
-    responder: Responder, choices: Sequence[str], count: int | None
+    responder: Responder, choices: Sequence[str], file: str, count: int | None
 ) -> Callable[[Sequence[Conversation]], list[Found]]:
-    """A function that answers each context with the `count` likeliest choices, or with all; best first.
+    """A function that answers each context with the `count` likeliest choices of `file`, or with all; best first.
 
-    Raises DataError for a choice that is too long for the model.
+    Raises DataError for choices that are too long for the model.
     """
     encoded = responder.model.vocabulary.encode(choices)
-    most = max(2, responder.max_context // 4)  # what every context leaves for a response
-    for choice, ids in zip(choices, encoded, strict=True):
-        if len(ids) + 1 > most:
-            raise DataError(f"expected choices of at most {most - 1:,} tokens, got {len(ids):,}: {choice[:60]}")
+    _check_lengths(choices, encoded, responder.max_context, file)
     longest = max(map(len, encoded)) + 1  # with the sep that ends it
     # The same context for all of them, with room for the longest.
     roomy = replace(responder, sampling=replace(responder.sampling, max_new_tokens=longest, min_new_tokens=0))
@@ -31,6 +28,18 @@ def make_ranker(
         return [_rank(roomy, item, choices, encoded, count) for item in conversations]
 
     return rank
+
+
+def _check_lengths(choices: Sequence[str], encoded: Sequence[Sequence[int]], max_context: int, file: str) -> None:
+    most = max(2, max_context // 4) - 1  # what every context leaves for a response, but for its sep
+    problems = [
+        f"{file}: expected a response of at most {most:,} tokens, got {len(ids):,}: {choice[:60]}"
+        for choice, ids in zip(choices, encoded, strict=True)
+        if len(ids) > most
+    ]
+    if problems:
+        hint = f"the model can be shown {max_context:,} tokens, of which a quarter is left for the response"
+        raise DataError(f"{file}: {len(problems):,} of {len(choices):,} responses are too long", hint, problems)
 
 
 def _rank(
@@ -44,7 +53,10 @@ def _rank(
 
     context, dropped = responder.context_of_text(conversation.turns, conversation.persona)
     if context.max_response < responder.sampling.max_new_tokens:
-        raise UsageError("the persona leaves no room for the longest choice", "shorten either")
+        what = "the longest choice does not fit behind the context and its persona"
+        if not conversation.file:
+            raise UsageError(what, "shorten either")
+        return [Answered((), problem=f"{conversation.where}: {what}")]
     scores = score_responses(responder.model, context, encoded, responder.compute, responder.with_types)
     ranked = best_first(
         [

@@ -10,7 +10,7 @@ from convmodel_cli.answer_settings import GenerationSettings, ResponseSettings, 
 from convmodel_cli.data.choices import read_choices
 from convmodel_cli.data.conversations import iter_conversations
 from convmodel_cli.data.formats import BadRecord, Conversation, parse_record
-from convmodel_cli.data.lines import Place, Problem, shown_name
+from convmodel_cli.data.lines import STDIN, Place, Problem, shown_name
 from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.events import Answered, Dropped, Note, Talked
 from convmodel_cli.settings import ComputeSettings
@@ -39,44 +39,77 @@ def generate(
     sampling: SamplingSettings,
     surroundings: ResponseSettings,
     machine: ComputeSettings,
-) -> Iterator[Answered | Talked | Dropped | Note]:
+) -> Iterator[Answered | Talked | Note]:
     """Answer each context; a bad line of the input is answered by its problem, and raises DataError at the end."""
-    _check(request, settings, sampling)
+    _check(request, settings, sampling, surroundings)
     contexts = _contexts(request)
     choices = None if request.choices is None else read_choices(request.choices)
     responder = open_responder(request.model, sampling, machine)
-    handle = _handler(responder, settings, choices)
-    empty: list[str] = []
-    problems = number = 0
+    handle = _handler(responder, settings, choices, request.choices or "")
+    remarks = _Remarks()
     for part in _parts(contexts, settings.batch_size or BATCH_SIZE):
         checked = [_checked(responder, item, surroundings.persona) for item in part]
         results = iter(handle([item for item in checked if isinstance(item, Conversation)]))
         for item in checked:
-            number += 1
             if isinstance(item, Problem):
-                problems += 1
-                yield Answered((), problem=str(item))
-                continue
-            yield from (found := next(results))
-            empty += [f"context {number}" for event in found if _says_nothing(event)]
-    if empty:
-        yield Note("the model answered with nothing, or with white space, to:", warning=True, items=tuple(empty))
-    if problems:
-        raise DataError(f"{request.input}: {problems} bad line{'s' * (problems > 1)}, said in their places")
+                yield from remarks.take("", [Answered((), problem=str(item))])
+            else:
+                yield from remarks.take(item.where if item.file else "", next(results))
+    yield from remarks.notes()
+    if remarks.problems:
+        lines = "bad line, said in its place" if remarks.problems == 1 else "bad lines, said in their places"
+        raise DataError(f"{shown_name(request.input or '')}: {remarks.problems:,} {lines}")
 
 
-def _handler(responder: Responder, settings: GenerationSettings, choices: list[str] | None) -> Handler:
+class _Remarks:
+    """What is said at the end of all contexts together: each place once, or none where there is a single context."""
+
+    def __init__(self) -> None:
+        self.problems = 0
+        self._said: dict[str, list[str]] = {}
+
+    def take(self, where: str, found: Found) -> Iterator[Answered | Talked]:
+        """The results among what came of one context; what else there is to say of it is kept."""
+        for event in found:
+            self._notice(where, event)
+            if isinstance(event, Answered) or (isinstance(event, Talked) and event.record is not None):
+                yield event
+
+    def _notice(self, where: str, event: Answered | Talked | Dropped) -> None:
+        match event:
+            case Dropped():
+                self._keep("too long for the model, which is not shown", where, event.what)
+            case Talked() if event.record is None:
+                self._keep("the model said nothing, and a single turn is no conversation", where)
+            case Talked() if event.ended_early:
+                self._keep("a conversation ended early, for the model said nothing", where)
+            case Answered() if event.problem:
+                self.problems += 1
+            case Answered() if event.is_empty:
+                self._keep("the model answered with nothing, or with white space", where)
+
+    def _keep(self, text: str, where: str, what: str = "") -> None:
+        if not where:
+            self._said[f"{text} {what}".rstrip()] = []
+            return
+        items = self._said.setdefault(text, [])
+        item = f"{where}: {what}" if what else where
+        if item not in items[-1:]:  # several conversations from one opener
+            items.append(item)
+
+    def notes(self) -> Iterator[Note]:
+        for text, items in self._said.items():
+            yield Note(f"{text}:" if items else text, warning=True, items=tuple(items))
+
+
+def _handler(responder: Responder, settings: GenerationSettings, choices: list[str] | None, file: str) -> Handler:
     """What is to be done with some contexts: rank choices, go on talking, or answer."""
     count, batch_size = settings.num_responses or 1, settings.batch_size or BATCH_SIZE
     if choices is not None:
-        return make_ranker(responder, choices, settings.num_responses)
+        return make_ranker(responder, choices, shown_name(file), settings.num_responses)
     if (turns := settings.self_chat) is not None:
         return lambda contexts: talk_to_itself(responder, contexts, turns, count, batch_size)
     return lambda contexts: _answer(responder, contexts, count, batch_size)
-
-
-def _says_nothing(event: Answered | Talked | Dropped) -> bool:
-    return event.is_empty if isinstance(event, Answered) else isinstance(event, Talked) and event.ended_early
 
 
 def _answer(responder: Responder, conversations: list[Conversation], count: int, batch_size: int) -> list[Found]:
@@ -88,7 +121,9 @@ def _answer(responder: Responder, conversations: list[Conversation], count: int,
     ]
 
 
-def _check(request: GenerationRequest, settings: GenerationSettings, sampling: SamplingSettings) -> None:
+def _check(
+    request: GenerationRequest, settings: GenerationSettings, sampling: SamplingSettings, surroundings: ResponseSettings
+) -> None:
     """Refuse what does not go together; raises UsageError."""
     if request.turns and request.input is not None:
         raise UsageError("turns and --input exclude each other", "drop one of them")
@@ -96,6 +131,10 @@ def _check(request: GenerationRequest, settings: GenerationSettings, sampling: S
         raise UsageError("nothing to answer: expected turns or --input", 'try: convmodel generate "Hello"')
     if request.choices is not None and settings.self_chat is not None:
         raise UsageError("--choices and --self-chat exclude each other", "drop one of them")
+    if request.choices == request.input == STDIN:
+        raise UsageError("--input and --choices cannot both be standard input", "put one of them into a file")
+    if surroundings.raw and settings.self_chat is not None:
+        raise UsageError("--raw and --self-chat exclude each other: conversations are written as JSON", "drop --raw")
     wanted = settings.num_responses or 1
     if request.choices is None and sampling.beams > 1 and wanted > sampling.beams:
         raise UsageError(f"--num-responses: expected at most one for each of the {sampling.beams} beams, got {wanted}")

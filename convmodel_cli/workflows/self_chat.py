@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from convmodel_cli.data.formats import Conversation, to_record
+from convmodel_cli.data.formats import BadRecord, Conversation, parse_record, to_record
 from convmodel_cli.events import Dropped, Talked
 from convmodel_cli.workflows.answer import Found, Responder
 
@@ -26,7 +26,7 @@ class _Talk:
 def talk_to_itself(
     responder: Responder, openers: Sequence[Conversation], turns: int, count: int, batch_size: int
 ) -> list[Found]:
-    """`count` conversations from each opener, with `turns` more turns; one ends early where nothing is said.
+    """`count` conversations from each opener, with `turns` more turns; one ends where what is said is no turn for fit.
 
     All that go on are answered together, and what is said depends on the opener and the seed alone.
     """
@@ -56,18 +56,28 @@ def _go_on(responder: Responder, talks: Sequence[_Talk], batch_size: int) -> Non
         talk.dropped = talk.dropped or dropped
         contexts.append(replace(context, candidate=talk.candidate))
     for talk, [written] in zip(talks, responder.answer(contexts, batch_size=batch_size), strict=True):
-        if not written.response.text.strip():  # no turn that fit would take
+        if not _is_turn(written.response.text):
             talk.over = True
             continue
         talk.texts.append(written.response.text)
         talk.ids.append(list(written.ids))
 
 
+def _is_turn(text: str) -> bool:
+    try:
+        parse_record([text], min_turns=1)
+    except BadRecord:
+        return False
+    return True
+
+
 def _told(talk: _Talk) -> Talked:
     opener = talk.opener
     extra = len(talk.texts) - len(opener.turns)
-    assistant = opener.assistant
+    assistant, learn = opener.assistant, opener.learn
     if assistant is not None:  # speakers go on alternating
         assistant += tuple(assistant[-1] == bool(number % 2) for number in range(extra))
-    told = Conversation(tuple(talk.texts), assistant, persona=opener.persona)
-    return Talked(to_record(told), ended_early=talk.over)
+    if learn is not None:
+        learn += (True,) * extra
+    told = Conversation(tuple(talk.texts), assistant, learn, opener.persona)
+    return Talked(to_record(told) if len(talk.texts) > 1 else None, ended_early=talk.over)
