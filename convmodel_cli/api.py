@@ -24,7 +24,7 @@ from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.events import Evaluated
 from convmodel_cli.settings import NEW_BASES, ComputeSettings, TrainingSettings
 from convmodel_cli.signals import StopRequest
-from convmodel_cli.workflows.answer import Responder
+from convmodel_cli.workflows.answer import make_responder
 from convmodel_cli.workflows.improve import improve, prepare_training
 from convmodel_cli.workflows.plan import make_plan
 from convmodel_cli.workflows.record import RunRecord, as_content, read_record, write_record
@@ -198,14 +198,13 @@ class ConversationModel:
 
         from convmodel_cli.model.checkpoint import generation_config
 
-        max_context = self._run.max_context or self._model.max_positions
-        with_types = self._model.takes_types and self._run.speaker_ids != "off"
         sampling = SamplingSettings(max_new_tokens=int(options.get("max_new_tokens", 64)))
-        responder = Responder(self._model, self._compute, sampling, max_context, with_types)
+        responder = make_responder(self._model, self._compute, sampling, self._run)
         encoded, _ = responder.context_of_text(context, persona)
-        inputs: dict[str, Any] = {"input_ids": torch.tensor([encoded.ids], device=self._compute.device)}
-        if with_types:
-            inputs["token_type_ids"] = torch.tensor([encoded.types], device=self._compute.device)
+        device = self._compute.device
+        inputs: dict[str, Any] = {"input_ids": torch.tensor([encoded.ids], device=device)}
+        if responder.with_types:
+            inputs["token_type_ids"] = torch.tensor([encoded.types], device=device)
         defaults = generation_config(self._model)
         defaults.max_new_tokens = None  # it would win over a `max_length` that is asked for
         if "max_length" not in options:
@@ -218,8 +217,8 @@ class ConversationModel:
                 **options,
             )
         rows = output if isinstance(output, torch.Tensor) else output.sequences
-        responses = rows[:, len(encoded.ids) :].tolist()
-        return ConversationResponses([self.tokenizer.decode(ids) for ids in responses], list(context))
+        responses = [self.tokenizer.decode(ids) for ids in rows[:, len(encoded.ids) :].tolist()]
+        return ConversationResponses(responses, list(context))
 
 
 def _compute(device: Any, seed: int) -> Compute:
@@ -239,11 +238,7 @@ def _training_settings(settings: dict[str, Any]) -> TrainingSettings:
 def _conversations(examples: Iterable[ConversationExample], name: str) -> Conversations:
     checked = Conversations()
     for number, example in enumerate(examples, 1):
-        record: dict[str, Any] = {"turns": example.conversation}
-        if example.learn is not None:
-            record["learn"] = example.learn
-        if example.persona:
-            record["persona"] = example.persona
+        record = {"turns": example.conversation, "learn": example.learn, "persona": example.persona or None}
         try:
             checked.append(parse_record(record, min_turns=2))
         except BadRecord as error:

@@ -12,7 +12,7 @@ from convmodel_cli.data.encoding import turns_to_encode
 from convmodel_cli.errors import ModelError, TrainingError, UsageError
 from convmodel_cli.events import Answered, Dropped, Response, Talked
 from convmodel_cli.settings import ComputeSettings
-from convmodel_cli.workflows.record import read_record
+from convmodel_cli.workflows.record import RunRecord, read_record
 from convmodel_cli.workflows.run_folder import check_model
 
 if TYPE_CHECKING:
@@ -181,13 +181,19 @@ def open_responder(name: str, sampling: SamplingSettings, machine: ComputeSettin
         check_options(sampling)
     model = load_model(name)
     model.move_to(compute.device)
-    max_context = record.max_context or model.max_positions
-    if max_context < LEAST_AFTER_PERSONA:
+    responder = make_responder(model, compute, sampling, record)
+    if responder.max_context < LEAST_AFTER_PERSONA:
         raise ModelError(
-            f"{name}: expected a model that can be shown at least {LEAST_AFTER_PERSONA} tokens, got {max_context}"
+            f"{name}: expected a model that can be shown at least {LEAST_AFTER_PERSONA} tokens, "
+            f"got {responder.max_context}"
         )
+    return responder
+
+
+def make_responder(model: LanguageModel, compute: Compute, sampling: SamplingSettings, record: RunRecord) -> Responder:
+    """A model answers within what its run has taught it: as many tokens, and with token types or without."""
     with_types = record.speaker_ids != "off" and model.takes_types
-    return Responder(model, compute, sampling, max_context, with_types)
+    return Responder(model, compute, sampling, record.max_context or model.max_positions, with_types)
 
 
 def best_first(responses: Sequence[Written]) -> list[Written]:
@@ -213,11 +219,6 @@ class ResponseBuilder:
     @property
     def text(self) -> str:
         return self._stream.text
-
-    @property
-    def begun(self) -> bool:
-        """Whether anything has been chosen yet, be it the end of an empty response."""
-        return bool(self._logprobs)
 
     def finish(self) -> str:
         """What is held back, when no more tokens are wanted."""
