@@ -93,10 +93,10 @@ def fit(
     ] = None,
     valid: Annotated[str | None, typer.Argument(help="Conversations to validate on.")] = None,
     more_train: Annotated[
-        list[str] | None, typer.Option("--train", help="More files to train on.", show_envvar=False)
+        list[str] | None, typer.Option("--train", metavar="FILE", help="More files to train on.", show_envvar=False)
     ] = None,
     more_valid: Annotated[
-        list[str] | None, typer.Option("--valid", help="More files to validate on.", show_envvar=False)
+        list[str] | None, typer.Option("--valid", metavar="FILE", help="More files to validate on.", show_envvar=False)
     ] = None,
     base: Annotated[
         str,
@@ -106,7 +106,9 @@ def fit(
             show_envvar=False,
         ),
     ] = "new-tiny",
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the model.", show_envvar=False)] = "model",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the model.", show_envvar=False)
+    ] = "model",
 ) -> None:
     """Train a model and leave it in a folder.
 
@@ -150,7 +152,10 @@ def eval_(
     probes: Annotated[
         str | None,
         typer.Option(
-            "--probes", help="Contexts with known answers, to see what the model remembers.", show_envvar=False
+            "--probes",
+            metavar="FILE",
+            help="Contexts with known answers, to see what the model remembers.",
+            show_envvar=False,
         ),
     ] = None,
 ) -> None:
@@ -179,11 +184,18 @@ def generate(
     model: Model = "./model",
     input: Annotated[
         str | None,
-        typer.Option("--input", "-i", help="A file of contexts, or - for standard input.", show_envvar=False),
+        typer.Option(
+            "--input", "-i", metavar="FILE", help="A file of contexts, or - for standard input.", show_envvar=False
+        ),
     ] = None,
     choices: Annotated[
         str | None,
-        typer.Option("--choices", help="Rank the responses in this file instead of writing one.", show_envvar=False),
+        typer.Option(
+            "--choices",
+            metavar="FILE",
+            help="Rank the responses in this file instead of writing one.",
+            show_envvar=False,
+        ),
     ] = None,
 ) -> None:
     """Write responses, one a line.
@@ -215,18 +227,24 @@ def chat(
     screen: ScreenSettings,
     model: Model = "./model",
     load: Annotated[
-        str | None, typer.Option("--load", help="Go on with the last conversation in this file.", show_envvar=False)
+        str | None,
+        typer.Option(
+            "--load", metavar="FILE", help="Go on with the last conversation in this file.", show_envvar=False
+        ),
     ] = None,
     transcript: Annotated[
-        str | None, typer.Option("--transcript", help="Write down what is said, in this file.", show_envvar=False)
+        str | None,
+        typer.Option("--transcript", metavar="FILE", help="Write down what is said, in this file.", show_envvar=False),
     ] = None,
     script: Annotated[
-        str | None, typer.Option("--script", help="Turns and slash commands, one a line.", show_envvar=False)
+        str | None,
+        typer.Option("--script", metavar="FILE", help="Turns and slash commands, one a line.", show_envvar=False),
     ] = None,
     expect: Annotated[
         str | None,
         typer.Option(
             "--expect",
+            metavar="FILE",
             help="Hold these conversations: exit 6 if a greedy response is another than theirs.",
             show_envvar=False,
         ),
