@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CONVMODEL"},
 )
+
+
+def _file(*flags: str, help: str) -> Any:
+    """An option that names a file."""
+    return typer.Option(*flags, metavar="FILE", help=help, show_envvar=False)
+
 
 Model = Annotated[
     str,
@@ -92,12 +98,8 @@ def fit(
         str | None, typer.Argument(help="Conversations to train on, JSON Lines; - is standard input.")
     ] = None,
     valid: Annotated[str | None, typer.Argument(help="Conversations to validate on.")] = None,
-    more_train: Annotated[
-        list[str] | None, typer.Option("--train", metavar="FILE", help="More files to train on.", show_envvar=False)
-    ] = None,
-    more_valid: Annotated[
-        list[str] | None, typer.Option("--valid", metavar="FILE", help="More files to validate on.", show_envvar=False)
-    ] = None,
+    more_train: Annotated[list[str] | None, _file("--train", help="More files to train on.")] = None,
+    more_valid: Annotated[list[str] | None, _file("--valid", help="More files to validate on.")] = None,
     base: Annotated[
         str,
         typer.Option(
@@ -151,12 +153,7 @@ def eval_(
     model: Model = "./model",
     probes: Annotated[
         str | None,
-        typer.Option(
-            "--probes",
-            metavar="FILE",
-            help="Contexts with known answers, to see what the model remembers.",
-            show_envvar=False,
-        ),
+        _file("--probes", help="Contexts with known answers, to see what the model remembers."),
     ] = None,
 ) -> None:
     """Measure a model: loss, perplexity, bits per byte, probes.
@@ -184,18 +181,11 @@ def generate(
     model: Model = "./model",
     input: Annotated[
         str | None,
-        typer.Option(
-            "--input", "-i", metavar="FILE", help="A file of contexts, or - for standard input.", show_envvar=False
-        ),
+        _file("--input", "-i", help="A file of contexts, or - for standard input."),
     ] = None,
     choices: Annotated[
         str | None,
-        typer.Option(
-            "--choices",
-            metavar="FILE",
-            help="Rank the responses in this file instead of writing one.",
-            show_envvar=False,
-        ),
+        _file("--choices", help="Rank the responses in this file instead of writing one."),
     ] = None,
 ) -> None:
     """Write responses, one a line.
@@ -228,26 +218,19 @@ def chat(
     model: Model = "./model",
     load: Annotated[
         str | None,
-        typer.Option(
-            "--load", metavar="FILE", help="Go on with the last conversation in this file.", show_envvar=False
-        ),
+        _file("--load", help="Go on with the last conversation in this file."),
     ] = None,
     transcript: Annotated[
         str | None,
-        typer.Option("--transcript", metavar="FILE", help="Write down what is said, in this file.", show_envvar=False),
+        _file("--transcript", help="Write down what is said, in this file."),
     ] = None,
     script: Annotated[
         str | None,
-        typer.Option("--script", metavar="FILE", help="Turns and slash commands, one a line.", show_envvar=False),
+        _file("--script", help="Turns and slash commands, one a line."),
     ] = None,
     expect: Annotated[
         str | None,
-        typer.Option(
-            "--expect",
-            metavar="FILE",
-            help="Hold these conversations: exit 6 if a greedy response is another than theirs.",
-            show_envvar=False,
-        ),
+        _file("--expect", help="Hold these conversations: exit 6 if a greedy response is another than theirs."),
     ] = None,
 ) -> None:
     """Talk with a model; it keeps the conversation.
