@@ -53,7 +53,7 @@ def beam_searched(model: LanguageModel, context: Context, beams: int, count: int
 @pytest.mark.parametrize("beams", [2, 4])
 def test_beams_equal_transformers_own_token_for_token(model: LanguageModel, compute: Compute, beams: int) -> None:
     responder = Responder(model, compute, SamplingSettings(beams=beams, max_new_tokens=12), 60, True)
-    contexts = [responder.context_of_text(turns)[0] for turns in CONTEXTS]
+    contexts = [responder.context_of_text(turns)[0] for turns in CONTEXTS[::2]]
     for count in (1, beams):
         ours = [sorted(list(one.ids) for one in written) for written in responder.answer(contexts, count, 4)]
         assert ours == [sorted(beam_searched(model, context, beams, count)) for context in contexts]
