@@ -158,6 +158,8 @@ def test_an_option_that_is_not_open_is_refused_before_torch_is_imported() -> Non
     ("use_cache=1", "expected use_cache to be true or false, got 1"),
     ("length_penalty=1,5", "expected length_penalty to be JSON, such as a number or a list, got 1,5"),
     ("length_penalty=NaN", "expected length_penalty to be JSON, such as a number or a list, got NaN"),
+    ("length_penalty=", "expected length_penalty to be JSON, such as a number or a list, got nothing"),
+    ("bad_words_ids=" + "[" * 5000, "expected bad_words_ids to be JSON, such as a number or a list, got [["),
     ("length_penalty=2", "only used in beam-based"),
     ("cache_implementation=magic", "cache_implementation=magic"),
     ("watermarking_config=3", "watermarking_config=3"),
