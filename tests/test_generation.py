@@ -131,6 +131,14 @@ def test_min_new_tokens_hold_the_sep_back(model: LanguageModel, compute: Compute
     assert model.sep_id not in ids
 
 
+def test_a_row_that_its_reader_has_ended_gets_no_more_tokens(model: LanguageModel, compute: Compute) -> None:
+    contexts = contexts_of(model, compute)[:4]
+    whole, _ = collect(respond(model, contexts, GREEDY, compute), 4)
+    cut, finishes = collect(respond(model, contexts, GREEDY, compute, ended={1, 3}), 4)
+    assert cut == [whole[0], whole[1][:1], whole[2], whole[3][:1]]
+    assert finishes == ["stop", "", "stop", ""]
+
+
 @pytest.mark.parametrize("text", ["🙂👍🏽 Grüße", "日本語のテキスト", "e\u0301a\u0308 ünïcödé", "👨‍👩‍👧‍👦"])
 def test_streamed_text_is_the_text_decoded_whole_without_broken_characters(model: LanguageModel, text: str) -> None:
     ids = model.vocabulary.encode([text])[0]

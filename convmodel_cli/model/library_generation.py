@@ -151,10 +151,11 @@ def _value(key: str, text: str) -> Any:
     """JSON, or text where an option takes text."""
     try:
         return json.loads(text.lower() if text in ("True", "False") else text, parse_constant=_no_json)
-    except ValueError:
+    except (ValueError, RecursionError):
         if key in _TEXTS | _SWITCHES:
             return text
-    raise UsageError(f"--generate-option: expected {key} to be JSON, such as a number or a list, got {text}", _HINT)
+    found = text or "nothing"
+    raise UsageError(f"--generate-option: expected {key} to be JSON, such as a number or a list, got {found}", _HINT)
 
 
 def _no_json(constant: str) -> None:
