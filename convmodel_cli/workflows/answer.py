@@ -201,6 +201,11 @@ def best_first(responses: Sequence[Written]) -> list[Written]:
     return sorted(responses, key=lambda written: -written.response.logprob)
 
 
+def shown_score(logprob: float) -> float:
+    """As many digits as do not depend on the batch."""
+    return round(logprob, 4)
+
+
 class ResponseBuilder:
     """Gathers the tokens of one response."""
 
@@ -236,4 +241,4 @@ class ResponseBuilder:
         """The response so far; "interrupted" unless its last token said otherwise."""
         mean = sum(self._logprobs) / len(self._logprobs) if self._logprobs else 0.0
         ids = self._stream.ids
-        return Written(ids, Response(self._stream.text, self._finish, mean, len(ids)))
+        return Written(ids, Response(self._stream.text, self._finish, shown_score(mean), len(ids)))

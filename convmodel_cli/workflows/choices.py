@@ -8,7 +8,7 @@ from dataclasses import replace
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.events import Answered, Response
-from convmodel_cli.workflows.answer import Found, Responder, Written, best_first
+from convmodel_cli.workflows.answer import Found, Responder, Written, best_first, shown_score
 
 
 def make_ranker(
@@ -60,7 +60,7 @@ def _rank(
     scores = score_responses(responder.model, context, encoded, responder.compute, responder.with_types)
     ranked = best_first(
         [
-            Written(tuple(ids), Response(choice, "stop", score, len(ids)))
+            Written(tuple(ids), Response(choice, "stop", shown_score(score), len(ids)))
             for choice, ids, score in zip(choices, encoded, scores, strict=True)
         ]
     )
