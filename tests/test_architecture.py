@@ -17,6 +17,7 @@ ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
     "settings": ({"knobs"}, set(), set()),
     "answer_settings": ({"knobs"}, set(), set()),
     "events": (set(), set(), set()),
+    "answer_events": (set(), set(), set()),
     "errors": (set(), set(), set()),
     "storage": ({"errors"}, set(), set()),
     "signals": ({"errors"}, set(), set()),
@@ -27,17 +28,17 @@ ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"torch", "transformers", "safetensors", "tokenizers", "huggingface_hub", "numpy"},
     ),
     "workflows": (
-        {"data", "settings", "answer_settings", "events", "storage", "signals", "escaping", "errors"},
+        {"data", "settings", "answer_settings", "events", "answer_events", "storage", "signals", "escaping", "errors"},
         {"model"},
         {"orjson", "jinja2"},
     ),
     "api": (
-        {"data", "settings", "answer_settings", "events", "signals", "errors", "workflows"},
+        {"data", "settings", "answer_settings", "events", "answer_events", "signals", "errors", "workflows"},
         {"model"},
         {"orjson", "torch"},
     ),
     "cli": (
-        {"knobs", "settings", "answer_settings", "events", "storage", "signals", "escaping", "errors"},
+        {"knobs", "settings", "answer_settings", "events", "answer_events", "storage", "signals", "escaping", "errors"},
         {"workflows", "api"},
         {"typer", "rich", "prompt_toolkit", "orjson", "yaml"},
     ),

@@ -13,12 +13,12 @@ import torch
 from test_generation import own_generate
 
 from conftest import TALKS
+from convmodel_cli.answer_events import Dropped, Response
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.data.context import seldom_moving_start
 from convmodel_cli.data.encoding import encode_conversations
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import UsageError
-from convmodel_cli.events import Dropped, Response
 from convmodel_cli.model.generation import Context
 from convmodel_cli.model.language_model import LanguageModel
 from convmodel_cli.settings import ComputeSettings

@@ -15,11 +15,11 @@ import pytest
 from prompt_toolkit.history import InMemoryHistory
 
 from conftest import TALKS, Convmodel, OnATerminal, Replay
+from convmodel_cli.answer_events import Answered, Response
 from convmodel_cli.cli.chat_prompt import _history
 from convmodel_cli.cli.chat_screen import Lines, Session
 from convmodel_cli.cli.display import Screen
 from convmodel_cli.errors import StorageError
-from convmodel_cli.events import Answered, Response
 from convmodel_cli.settings import ScreenSettings
 from convmodel_cli.workflows.chat_files import Transcript
 from helpers import write_jsonl

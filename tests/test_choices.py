@@ -100,7 +100,7 @@ def test_choices_are_read_from_text_json_and_standard_input_each_once(
     write_jsonl(tmp_path / "lines.jsonl", ["Sleep well.", "Hello there.", "Sleep well.", "\u2028Only water."])
     expected = ["Sleep well.", "Hello there.", "\u2028Only water."]
     for name in ("lines.txt", "array.json", "lines.jsonl"):
-        assert read_choices(str(tmp_path / name)) == expected
+        assert [choice.text for choice in read_choices(str(tmp_path / name))] == expected
     outcome = convmodel("generate", "-m", trained, "Hi!", "--choices", "-", stdin=lines.encode())
     assert sorted(outcome.out.splitlines()) == ["Hello there.", "Sleep well.", "\\u2028Only water."]
 
@@ -140,15 +140,23 @@ def test_a_missing_file_of_choices_is_a_usage_error(convmodel: Convmodel, tmp_pa
 
 
 def test_choices_that_are_too_long_are_named(convmodel: Convmodel, trained: str, tmp_path: Path) -> None:
-    file = write_jsonl(tmp_path / "long.jsonl", ["Hi!", "I know no jokes, sorry.", "1 2 3 4 5 6 7 8"])
+    counted = " ".join(map(str, range(20)))
+    file = write_jsonl(tmp_path / "long.jsonl", ["Hi!", counted, "I know no jokes, sorry.", counted + "!"])
     outcome = convmodel("generate", "-m", trained, "Hi!", "--choices", file)
     assert (outcome.code, outcome.out) == (3, "")
     assert outcome.err.splitlines() == [
-        f"error: {file}: expected a response of at most 6 tokens, got 7: I know no jokes, sorry.",
-        f"error: {file}: expected a response of at most 6 tokens, got 15: 1 2 3 4 5 6 7 8",
-        f"error: {file}: 2 of 3 responses are too long",
-        "hint: the model can be shown 28 tokens, of which a quarter is left for the response",
+        f"error: {file}:2: expected a response of at most 24 tokens, got 49",
+        f"error: {file}:4: expected a response of at most 24 tokens, got 50",
+        f"error: {file}: 2 of 4 responses are too long",
+        "hint: the model can be shown 28 tokens, context and response together",
     ]
+
+
+def test_old_turns_make_room_for_a_long_choice(convmodel: Convmodel, trained: str, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "choices.jsonl", ["Only water.", "I know no jokes, sorry."])
+    turns = ["What do you eat?", "I like rice and beans.", "Tell me a joke."]
+    outcome = convmodel("generate", "-m", trained, *turns, "--choices", file)
+    assert outcome.out == "I know no jokes, sorry.\nOnly water.\n"
 
 
 def test_a_persona_without_room_for_the_choices_is_said_where_it_stands(

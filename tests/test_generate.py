@@ -350,9 +350,10 @@ def test_a_model_that_can_be_shown_next_to_nothing_is_refused(
         if code:
             assert "expected a model that can be shown at least 4 tokens, got 3" in outcome.err
     file = write_jsonl(tmp_path / "choices.jsonl", ["!", "?"])
-    refused = convmodel("generate", "-m", str(folder), "Hi!", "So?", "--choices", file)
-    assert refused.code == 2
-    assert refused.err.startswith("error: the longest choice does not fit behind the context and its persona")
+    assert convmodel("generate", "-m", str(folder), "Hi!", "So?", "--choices", file).code == 0
+    refused = convmodel("generate", "-m", str(tmp_path / "of-4"), "Hi!", "So?", "--choices", file)
+    assert refused.code == 3  # a choice, its sep, and a turn between two more are five tokens
+    assert "expected a response of at most 0 tokens, got 1" in refused.err
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [

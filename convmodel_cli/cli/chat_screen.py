@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
+from convmodel_cli.answer_events import Answered, Dropped, Piece, Response
 from convmodel_cli.cli.chat_commands import find_command, split_command
 from convmodel_cli.cli.display import Screen, counted
 from convmodel_cli.cli.result_screens import answered_json, dropped_line
 from convmodel_cli.errors import ConvmodelError
 from convmodel_cli.escaping import escaped
-from convmodel_cli.events import Answered, Dropped, Piece, Response
 
 if TYPE_CHECKING:
     from convmodel_cli.workflows.answer import Responder

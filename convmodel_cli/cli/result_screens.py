@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from convmodel_cli.answer_events import Answered, Dropped, Talked
 from convmodel_cli.cli.display import Screen
 from convmodel_cli.escaping import one_line
-from convmodel_cli.events import Answered, Dropped, Measured, Note, Talked
+from convmodel_cli.events import Measured, Note
 
 
 def show_evaluation(events: Iterable[Any], screen: Screen) -> None:

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from convmodel_cli.answer_events import Answered, Dropped, Response, Talked
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.data.context import LEAST_AFTER_PERSONA, encode_context
 from convmodel_cli.data.encoding import turns_to_encode
 from convmodel_cli.errors import ModelError, TrainingError, UsageError
-from convmodel_cli.events import Answered, Dropped, Response, Talked
 from convmodel_cli.settings import ComputeSettings
 from convmodel_cli.workflows.record import RunRecord, read_record
+from convmodel_cli.workflows.response import ResponseBuilder, Written, best_first
 from convmodel_cli.workflows.run_folder import check_model
 
 if TYPE_CHECKING:
     from convmodel_cli.model.compute import Compute
-    from convmodel_cli.model.generation import Context, Memory, Token
+    from convmodel_cli.model.generation import Context, Memory
     from convmodel_cli.model.language_model import LanguageModel
 
 BATCH_SIZE = 16
 
 Found = Sequence[Answered | Talked | Dropped]  # what came of one context
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A response with the ids it was made of: encoding its text again could give others."""
-
-    ids: tuple[int, ...]
-    response: Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +63,16 @@ class Responder:
         return context_room(self.sampling.max_new_tokens, self.max_context, 1 + len(persona_ids))
 
     def context(
-        self, turns: Sequence[Sequence[int]], persona_ids: Sequence[int] = (), start: int = 0
+        self, turns: Sequence[Sequence[int]], persona_ids: Sequence[int] = (), start: int = 0, room: int | None = None
     ) -> tuple[Context, Dropped | None]:
-        """(what the model is shown of the encoded turns from number `start` on, what did not fit into it)"""
+        """(what the model is shown of the encoded turns from number `start` on, what did not fit into it)
+
+        It may take `room` tokens, or as many as leave enough for a response.
+        """
         from convmodel_cli.model.generation import Context
 
-        shown = encode_context(turns, persona_ids, self.model.sep_id, self.context_room(persona_ids), start)
+        room = self.context_room(persona_ids) if room is None else room
+        shown = encode_context(turns, persona_ids, self.model.sep_id, room, start)
         max_response = min(self.sampling.max_new_tokens, self.max_context - len(shown.ids))
         dropped = Dropped(shown.dropped_turns, shown.cut_tokens)
         fits = not (shown.dropped_turns or shown.cut_tokens)
@@ -110,7 +108,12 @@ class Responder:
             yield builder.text, builder
             return
         builder = ResponseBuilder(self.model, self.sampling.stop_word)
-        for token in respond(self.model, [context], self.sampling, self.compute, self.with_types, memory):
+        tokens = respond(self.model, [context], self.sampling, self.compute, self.with_types, memory)
+        while True:
+            with self._enough_memory(context):
+                token = next(tokens, None)
+            if token is None:
+                return
             yield builder.add(token), builder
             if builder.stopped:
                 return
@@ -122,18 +125,31 @@ class Responder:
         """
         from convmodel_cli.model.compute import is_out_of_memory, release_memory
 
+        if len(contexts) == 1:
+            with self._enough_memory(contexts[0]):
+                return self._answer_together(contexts)
         try:
             return self._answer_together(contexts)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        if len(contexts) == 1:
-            raise TrainingError(
-                f"out of memory in the response to {len(contexts[0].ids):,} tokens", "lower --max-new-tokens"
-            )
         release_memory(self.compute.device)
         middle = len(contexts) // 2
         return self._answer_batch(contexts[:middle]) + self._answer_batch(contexts[middle:])
+
+    @contextmanager
+    def _enough_memory(self, context: Context) -> Iterator[None]:
+        """Raise TrainingError if memory runs out."""
+        from convmodel_cli.model.compute import is_out_of_memory
+
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"out of memory in the response to {len(context.ids):,} tokens", "lower --max-new-tokens"
+            ) from None
 
     def _answer_together(self, contexts: Sequence[Context]) -> list[Written]:
         from convmodel_cli.model.generation import respond
@@ -147,23 +163,30 @@ class Responder:
         return [builder.written() for builder in builders]
 
     def _by_library(self, context: Context, count: int) -> list[ResponseBuilder]:
-        from convmodel_cli.model.generation import Token
         from convmodel_cli.model.library_generation import respond_by_library
-        from convmodel_cli.model.scoring import score_responses
 
         found = respond_by_library(self.model, context, self.sampling, self.compute, self.with_types, count)
-        builders = []
-        for ids, ended in found:
-            [score] = score_responses(self.model, context, [ids], self.compute, self.with_types, ended)
-            builder = ResponseBuilder(self.model, self.sampling.stop_word)
-            for token in ids:
-                builder.add(Token(0, token, score))
-                if builder.stopped:
-                    break
-            else:
-                builder.add(Token(0, None, score, "stop" if ended else "length"))
-            builders.append(builder)
-        return builders
+        return [self._gather(context, ids, ended) for ids, ended in found]
+
+    def _gather(self, context: Context, ids: list[int], ended: bool) -> ResponseBuilder:
+        """The response that these tokens make, as far as a stop word lets them, with its score."""
+        from convmodel_cli.model.generation import Token
+        from convmodel_cli.model.scoring import score_responses
+        from convmodel_cli.model.text import TextStream
+
+        stream = TextStream(self.model, self.sampling.stop_word)
+        for number, token in enumerate(ids, 1):
+            stream.add(token)
+            if stream.stopped:
+                ids, ended = ids[:number], False
+                break
+        [score] = score_responses(self.model, context, [ids], self.compute, self.with_types, ended)
+        builder = ResponseBuilder(self.model, self.sampling.stop_word)
+        for token in ids:
+            builder.add(Token(0, token, score))
+        if not builder.stopped:
+            builder.add(Token(0, None, score, "stop" if ended else "length"))
+        return builder
 
 
 def open_responder(name: str, sampling: SamplingSettings, machine: ComputeSettings) -> Responder:
@@ -194,51 +217,3 @@ def make_responder(model: LanguageModel, compute: Compute, sampling: SamplingSet
     """A model answers within what its run has taught it: as many tokens, and with token types or without."""
     with_types = record.speaker_ids != "off" and model.takes_types
     return Responder(model, compute, sampling, record.max_context or model.max_positions, with_types)
-
-
-def best_first(responses: Sequence[Written]) -> list[Written]:
-    """Stable, so that equal scores keep the order in which they were drawn."""
-    return sorted(responses, key=lambda written: -written.response.logprob)
-
-
-def shown_score(logprob: float) -> float:
-    """As many digits as do not depend on the batch."""
-    return round(logprob, 4)
-
-
-class ResponseBuilder:
-    """Gathers the tokens of one response."""
-
-    def __init__(self, model: LanguageModel, stop_words: Sequence[str] = ()) -> None:
-        from convmodel_cli.model.text import TextStream
-
-        self._stream = TextStream(model, stop_words)
-        self._logprobs: list[float] = []
-        self._finish = "interrupted"
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop word has ended it: no more tokens are wanted."""
-        return self._stream.stopped
-
-    @property
-    def text(self) -> str:
-        return self._stream.text
-
-    def finish(self) -> str:
-        """What is held back, when no more tokens are wanted."""
-        return self._stream.finish()
-
-    def add(self, token: Token) -> str:
-        """Take the next token; returns the characters that are certain now."""
-        if token.id is not None or token.finish == "stop":  # the sep that ends a response is a choice like any other
-            self._logprobs.append(token.logprob)
-        piece = self._stream.finish() if token.id is None else self._stream.add(token.id)
-        self._finish = "stop" if self._stream.stopped else token.finish or self._finish
-        return piece
-
-    def written(self) -> Written:
-        """The response so far; "interrupted" unless its last token said otherwise."""
-        mean = sum(self._logprobs) / len(self._logprobs) if self._logprobs else 0.0
-        ids = self._stream.ids
-        return Written(ids, Response(self._stream.text, self._finish, shown_score(mean), len(ids)))

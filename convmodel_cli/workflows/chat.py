@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from convmodel_cli.answer_events import Dropped, Piece, Response
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.data.context import seldom_moving_start
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import UsageError
-from convmodel_cli.events import Dropped, Piece, Response
-from convmodel_cli.workflows.answer import Responder, Written
+from convmodel_cli.workflows.answer import Responder
 from convmodel_cli.workflows.chat_turns import ChatTurn, ContextUse, Spent
+from convmodel_cli.workflows.response import Written
 
 if TYPE_CHECKING:
     from convmodel_cli.model.generation import Context, Memory

@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from convmodel_cli.answer_events import Answered, Dropped, Response
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import DataError, GateMissed, UsageError
-from convmodel_cli.events import Answered, Dropped, Response
 from convmodel_cli.workflows.chat import Chat
 from convmodel_cli.workflows.chat_files import read_chats
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
+from convmodel_cli.answer_events import Answered, Dropped, Talked
 from convmodel_cli.answer_settings import GenerationSettings, ResponseSettings, SamplingSettings
-from convmodel_cli.data.choices import read_choices
+from convmodel_cli.data.choices import Choice, read_choices
 from convmodel_cli.data.conversations import iter_conversations
 from convmodel_cli.data.formats import BadRecord, Conversation, parse_record
 from convmodel_cli.data.lines import STDIN, Place, Problem, shown_name
 from convmodel_cli.errors import DataError, UsageError
-from convmodel_cli.events import Answered, Dropped, Note, Talked
+from convmodel_cli.events import Note
 from convmodel_cli.settings import ComputeSettings
 from convmodel_cli.workflows.answer import BATCH_SIZE, Found, Responder, open_responder
 from convmodel_cli.workflows.choices import make_ranker
@@ -45,7 +46,9 @@ def generate(
     contexts = _contexts(request)
     choices = None if request.choices is None else read_choices(request.choices)
     responder = open_responder(request.model, sampling, machine)
-    handle = _handler(responder, settings, choices, request.choices or "")
+    handle = _handler(responder, settings, choices)
+    if sampling.greedy and choices is None and (settings.num_responses or 1) > 1:
+        yield Note("greedy responses to one context are all the same; --beams finds different ones", warning=True)
     remarks = _Remarks()
     for part in _parts(contexts, settings.batch_size or BATCH_SIZE):
         checked = [_checked(responder, item, surroundings.persona) for item in part]
@@ -102,11 +105,11 @@ class _Remarks:
             yield Note(f"{text}:" if items else text, warning=True, items=tuple(items))
 
 
-def _handler(responder: Responder, settings: GenerationSettings, choices: list[str] | None, file: str) -> Handler:
+def _handler(responder: Responder, settings: GenerationSettings, choices: list[Choice] | None) -> Handler:
     """What is to be done with some contexts: rank choices, go on talking, or answer."""
     count, batch_size = settings.num_responses or 1, settings.batch_size or BATCH_SIZE
     if choices is not None:
-        return make_ranker(responder, choices, shown_name(file), settings.num_responses)
+        return make_ranker(responder, choices, settings.num_responses)
     if (turns := settings.self_chat) is not None:
         return lambda contexts: talk_to_itself(responder, contexts, turns, count, batch_size)
     return lambda contexts: _answer(responder, contexts, count, batch_size)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from convmodel_cli.answer_events import Dropped, Talked
 from convmodel_cli.data.formats import BadRecord, Conversation, parse_record, to_record
-from convmodel_cli.events import Dropped, Talked
 from convmodel_cli.workflows.answer import Found, Responder
 
 
