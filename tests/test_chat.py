@@ -19,7 +19,7 @@ from convmodel_cli.data.context import seldom_moving_start
 from convmodel_cli.data.encoding import encode_conversations
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import UsageError
-from convmodel_cli.model.generation import Context
+from convmodel_cli.model.generation import Context, Memory
 from convmodel_cli.model.language_model import LanguageModel
 from convmodel_cli.settings import ComputeSettings
 from convmodel_cli.workflows.answer import Responder, open_responder
@@ -55,7 +55,7 @@ def context_by_hand(chat: Chat, turns: Sequence[Sequence[int]]) -> Context:
 
 def answer_afresh(chat: Chat) -> tuple[int, ...]:
     """The last response of a chat, computed anew by another chat that has only the turns before it."""
-    fresh = open_chat(chat.responder, chat.persona)
+    fresh = open_chat(chat.responder, chat.persona, chat.bot_first)
     fresh.turns = chat.turns[:-2]
     list(fresh.say(chat.turns[-2].text))
     return fresh.turns[-1].ids
@@ -111,7 +111,30 @@ def clear(chat: Chat, dice: random.Random) -> None:
     chat.clear()
 
 
-COMMANDS = [undo, retry, interrupt, pick, edit, fix, change_persona, load, clear]
+def change_settings(chat: Chat, dice: random.Random) -> None:
+    sampling = chat.responder.sampling
+    changed = replace(
+        sampling, greedy=not sampling.greedy, max_new_tokens=dice.choice([4, 12]), top_k=dice.choice([0, 9])
+    )
+    chat.adjust(replace(changed, stop_word=dice.choice([(), ("e",), ("Hello", "you")])), seed=dice.randint(0, 9))
+
+
+def begin_anew(chat: Chat, dice: random.Random) -> None:
+    chat.clear()
+    chat.bot_first = not chat.bot_first
+    if chat.bot_first:
+        list(chat.begin())
+
+
+COMMANDS = [undo, retry, interrupt, pick, edit, fix, change_persona, load, clear, change_settings, begin_anew]
+
+
+def next_answer(chat: Chat, memory: Memory | None, text: str) -> tuple[int, ...]:
+    """What the chat would answer, without answering it."""
+    turns = [*chat.turns, chat._turn(text, len(chat.turns))]
+    context, _ = chat._context(turns)
+    builder = [builder for _, builder in chat.responder.stream(context, memory)][-1]
+    return builder.written().ids
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -122,10 +145,10 @@ def test_after_random_commands_the_cached_answer_is_the_one_computed_afresh(resp
         list(chat.say(dice.choice(QUESTIONS)))
         assert chat.turns[-1].ids == answer_afresh(chat)
         dice.choice(COMMANDS)(chat, dice)
-        if not chat.turns:
-            continue
-        shown = chat.memory.ids, chat.memory.types
-        assert chat.memory.cache.get_seq_length() == len(shown[0]) == len(shown[1])
+        assert chat.memory.cache.get_seq_length() == len(chat.memory.ids) == len(chat.memory.types)
+        text = dice.choice(QUESTIONS)
+        cached = next_answer(chat, chat.memory, text)
+        assert cached == next_answer(chat, Memory(), text) == next_answer(chat, None, text)
 
 
 def test_only_new_tokens_are_computed(responder: Responder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +167,42 @@ def test_only_new_tokens_are_computed(responder: Responder, monkeypatch: pytest.
     said, answered = chat.turns[-2:]
     # The sep that closed the last response, the turn and its sep; then each token of the response but the last sep.
     assert computed == [len(said.ids) + 2] + [1] * len(answered.ids)
+
+
+def test_what_is_remembered_counts_only_with_its_types() -> None:
+    memory = Memory([5, 6, 7], [0, 0, 1])
+    memory.cache = type("Cache", (), {"crop": lambda *_: None})()
+    assert memory.keep_common(Context((5, 6, 7, 8), (0, 1, 1, 1), 9)) == 1
+    assert memory.ids == [5]
+
+
+def test_a_loaded_conversation_says_again_what_is_dropped(responder: Responder) -> None:
+    chat = chat_with(responder, max_context=64)
+    long = Conversation(tuple(turn for talk in TALKS for turn in talk))
+    for _ in range(2):
+        chat.put(long)
+        assert any(isinstance(event, Dropped) for event in chat.say("Hi!"))
+        assert not any(isinstance(event, Dropped) for event in chat.say("Hi!"))
+
+
+def test_a_response_that_was_cut_is_not_learned_unless_it_is_called_good(responder: Responder) -> None:
+    chat = chat_with(responder, max_new_tokens=3)
+    list(chat.say("Where do you live?"))
+    assert conversation_of(chat).learn == (True, False)
+    chat.mark(good=True)
+    assert conversation_of(chat).learn == (True, True)
+
+
+def test_a_conversation_with_roles_keeps_them(responder: Responder) -> None:
+    chat = chat_with(responder)
+    roles = Conversation(("Hi!", "Hello there."), assistant=(False, True))
+    chat.put(roles)
+    list(chat.say("How are you?"))
+    kept = conversation_of(chat)
+    assert (kept.assistant, kept.learn) == ((False, True, False, True), None)
+    chat.put(Conversation(("Hi!", "Hello there."), assistant=(False, True), learn=(False, False)))
+    list(chat.say("How are you?"))
+    assert conversation_of(chat).learn == (False, False, False, True)
 
 
 def test_a_retry_is_another_response_to_the_same_turns_and_repeats_from_the_start(responder: Responder) -> None:
@@ -286,13 +345,14 @@ def test_an_empty_response_keeps_what_was_said(responder: Responder) -> None:
     assert len(chat.turns) == 4
 
 
-def test_a_chat_survives_an_error_inside_the_network(responder: Responder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chat_survives_an_error_inside_the_network(responder: Responder) -> None:
     chat = chat_with(responder)
     list(chat.say("Hi!"))
-    with monkeypatch.context() as broken:
-        broken.setattr(type(responder.model.network), "forward", lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            list(chat.say("What do you eat?"))
+    network: Any = responder.model.network
+    hook = network.transformer.h[1].register_forward_hook(lambda *_: 1 / 0)  # the first block has grown the cache
+    with pytest.raises(ZeroDivisionError):
+        list(chat.say("What do you eat?"))
+    hook.remove()
     assert len(chat.turns) == 2
     list(chat.say("Good night!"))
     assert chat.turns[-1].ids == answer_afresh(chat)

@@ -490,7 +490,7 @@ def test_save_appends_and_load_brings_back_the_newest_with_persona_and_marks(rep
         ! you> a
         ! bot> b  [bad]
         ! you> c
-        ! bot> d
+        ! bot> d  [good]
         > /load marked.jsonl
         ! going on after 4 turns from marked.jsonl
         > /persona

@@ -423,9 +423,7 @@ def test_a_script_that_cannot_be_read_is_said_before_a_model_is_looked_for(
 def test_a_turn_of_a_script_that_cannot_be_answered_is_named(replay: Replay) -> None:
     transcript = """
         > /set generate_option=no_such=1
-        ! generate_option     no_such=1
-        > Hi!
-        ! error: talk.txt:2: --generate-option: transformers' generate has no option no_such that could be used
+        ! error: talk.txt:1: /set: --generate-option: transformers' generate has no option no_such
         ! hint: see GenerationConfig in the documentation of transformers
     """
     replay(transcript, code=2)

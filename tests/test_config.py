@@ -119,8 +119,18 @@ def test_the_models_own_sampling_settings_are_the_defaults_below_a_config_file(
 def test_a_generation_config_that_makes_no_sense_is_named(convmodel: Convmodel, tmp_path: Path) -> None:
     folder = tmp_path / "bot"
     folder.mkdir()
-    for content in ("{", '{"temperature": -1}', '{"top_k": "many"}', "[]"):
+    for content in ("{", "[]"):
         (folder / "generation_config.json").write_text(content)
         outcome = convmodel("chat", "-m", "bot")
         assert outcome.code == 4, content
         assert "bot/generation_config.json: expected" in outcome.err
+
+
+def test_values_of_a_generation_config_that_mean_none_are_passed_over(convmodel: Convmodel, tmp_path: Path) -> None:
+    folder = tmp_path / "bot"
+    folder.mkdir()
+    own = {"temperature": 0, "top_k": -1, "top_p": "most", "max_new_tokens": True, "min_p": 0.1}
+    (folder / "generation_config.json").write_text(json.dumps({**own, "repetition_penalty": 1.5}))
+    printed = convmodel("generate", "Hi", "-m", "bot", "--print-config").out
+    assert "min_p: 0.1  # model folder" in printed
+    assert printed.count("model folder") == 1

@@ -19,6 +19,7 @@ from convmodel_cli.model.checkpoint import load_model
 from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.generation import Context
 from convmodel_cli.model.language_model import LanguageModel
+from convmodel_cli.model.library_generation import respond_by_library
 from convmodel_cli.workflows.answer import Responder
 from helpers import write_jsonl
 
@@ -213,7 +214,7 @@ def test_our_own_rules_hold_there_too(convmodel: Convmodel, trained: str, tmp_pa
         )
         for own, other in zip(ours, theirs, strict=True):
             assert own | {"logprob": 0} == other | {"logprob": 0}
-            assert options or own["logprob"] == pytest.approx(other["logprob"], abs=1e-4)
+            assert own["logprob"] == pytest.approx(other["logprob"], abs=1e-4)
 
 
 def test_greedy_and_sampling_exclude_each_other(convmodel: Convmodel, trained: str) -> None:
@@ -232,3 +233,12 @@ def test_beams_beyond_the_memory_are_a_sentence(
     outcome = convmodel("generate", "-m", trained, "Hi!", "--beams", "900")
     assert (outcome.code, outcome.err) == (5, "error: out of memory with 900 beams\nhint: take fewer --beams\n")
     assert "expected at most 1000, got 2000" in convmodel("generate", "-m", trained, "Hi!", "--beams", "2000").err
+
+
+def test_the_global_random_numbers_are_left_alone(model: LanguageModel, compute: Compute) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    context = Context((model.sep_id, 5, model.sep_id), (0, 0, 1), 4)
+    respond_by_library(model, context, SamplingSettings(generate_option=("do_sample=true",)), compute, True)
+    assert torch.equal(torch.rand(2), expected)

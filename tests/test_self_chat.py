@@ -49,7 +49,8 @@ def test_the_conversations_are_data_that_fit_takes(convmodel: Convmodel, trained
         assert told.persona == opener.persona
         assert (told.assistant or ())[:number] == (opener.assistant or ())
         assert all(first != second for first, second in pairwise(told.assistant or ()))
-        assert told.learn == (None if opener.learn is None else (*opener.learn, True, True, True, True))
+        if told.learn is not None:
+            assert told.learn[:number] == (opener.learn or opener.assistant or (True,) * number)
     assert {told.persona for told in talks} == {"", "I am tired.", "Be brief."}
     dry = convmodel("fit", "talks.jsonl", "--dry-run", "--base", trained)
     assert dry.code == 0, dry.err
@@ -127,7 +128,9 @@ def test_a_single_turn_is_no_conversation_and_is_left_out(
 
 def test_a_talk_beyond_the_context_goes_on_with_its_end(convmodel: Convmodel, trained: str) -> None:
     outcome = convmodel("generate", "-m", trained, "Hi!", *WILD, "--self-chat", "60")
-    turns = json.loads(outcome.out)
-    assert len(turns) == 61
+    told = json.loads(outcome.out)
+    turns = told["turns"]
+    assert len(turns) == len(told["learn"]) == 61
+    assert told["learn"][0] and not all(told["learn"])  # a turn that was cut off is not learned
     assert outcome.err == "too long for the model, which is not shown the oldest 2 turns\n"
     assert all(turn.strip() for turn in turns)

@@ -86,13 +86,16 @@ def _retry(session: Session, argument: str) -> None:
     _say_if_greedy(session)
     for number, written in enumerate(proposed, 1):
         score = f"{number:>3}  {written.response.logprob:6.2f}  "
-        session.screen.tell(indented(score, written.response.text or "(nothing)"))
+        session.screen.tell(indented(score, written.response.text if written.response.text.strip() else "(nothing)"))
     session.screen.tell("mean log-probability of a token in front; /pick 1 takes the first", "dim")
 
 
 def _say_if_greedy(session: Session) -> None:
-    if session.chat.responder.sampling.greedy:
+    sampling = session.chat.responder.sampling
+    if sampling.greedy:
         session.screen.tell("greedy gives the same answer each time; /set greedy=off temperature=1 varies it", "yellow")
+    elif sampling.beams > 1:
+        session.screen.tell("a search gives the same answer each time; /set beams=1 draws instead", "yellow")
 
 
 def _pick(session: Session, argument: str) -> None:

@@ -87,6 +87,9 @@ def _check(request: ChatRequest, settings: ChatSettings, surroundings: ResponseS
         raise UsageError("--expect and --load exclude each other: each golden conversation starts anew")
     if request.load is not None and settings.bot_first:
         raise UsageError("--load and --bot-first exclude each other: the file says who begins")
+    read = (request.load, request.script, request.expect)
+    if request.transcript is not None and request.transcript in read:
+        raise UsageError(f"--transcript: expected another file than one that is read, got {request.transcript}")
     if request.load == request.script == "-":
         raise UsageError("--load and --script cannot both read standard input", "put one of them into a file")
     if sys.stdin is None and request.script is None and request.expect is None:

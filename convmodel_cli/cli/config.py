@@ -26,16 +26,14 @@ _SOURCES = {
     "DEFAULT_MAP": "config file",
     "DEFAULT": "default",
 }
-# What transformers calls our settings. Its do_sample stays out: there is no option to switch greedy off again.
+# What transformers calls our settings. Its do_sample stays out, for there is no option to switch greedy off again, and
+# what looks back at the text, for there it counts the context too.
 _GENERATION_CONFIG = {
     "temperature": "temperature",
     "top_p": "top_p",
     "top_k": "top_k",
     "min_p": "min_p",
-    "repetition_penalty": "repetition_penalty",
-    "no_repeat_ngram_size": "no_repeat_ngram",
     "max_new_tokens": "max_new_tokens",
-    "min_new_tokens": "min_new_tokens",
 }
 
 
@@ -83,12 +81,19 @@ def _sampling_of(path: Path) -> dict[str, Any]:
         written = orjson.loads(path.read_bytes())
         if not isinstance(written, dict):
             raise TypeError(f"expected an object, got {type(written).__name__}")
-        found = {ours: written.get(theirs) for theirs, ours in _GENERATION_CONFIG.items()}
-        known = {ours: value for ours, value in found.items() if value is not None}
-        SamplingSettings(**known)
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"{path}: expected settings of transformers' generate, got others: {error}") from None
-    return known
+    found = {ours: written.get(theirs) for theirs, ours in _GENERATION_CONFIG.items()}
+    return {name: value for name, value in found.items() if value is not None and _is_possible(name, value)}
+
+
+def _is_possible(name: str, value: Any) -> bool:
+    """Whether the value is within our limits; transformers has some that mean "none", like a temperature of 0."""
+    try:
+        SamplingSettings(**{name: value})
+    except (ValueError, TypeError):
+        return False
+    return not isinstance(value, bool)
 
 
 def _from_model_folder(context: typer.Context) -> set[str]:

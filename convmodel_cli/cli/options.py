@@ -119,4 +119,5 @@ def _option(setting: Field[Any], panel: str, hint: Any) -> Any:
         show_default=shown,
         show_envvar=False,
         metavar=metadata["metavar"],
+        allow_from_autoenv=not isinstance(setting.default, tuple),  # typer would cut a text at its spaces
     )

@@ -27,7 +27,8 @@ class Chat:
     """The state of a chat. `turns` alternate and end with a response; `memory` holds what is computed of them.
 
     The user says the first turn unless `bot_first`. `candidates` are other responses to the last turn, to pick from.
-    A conversation that is put in may bring a persona and a first speaker of its own; the next one does not keep them.
+    A conversation that is put in may bring a persona, a first speaker and roles of its own (`has_roles`: only the
+    model's turns are learned); the next one does not keep them.
     What a method refuses raises UsageError and leaves everything as it was.
     """
 
@@ -38,6 +39,7 @@ class Chat:
     turns: list[ChatTurn] = field(default_factory=list)
     candidates: list[Written] = field(default_factory=list)
     spent: Spent = field(default_factory=Spent)
+    has_roles: bool = False
     _own_persona: str = field(init=False)
     _own_bot_first: bool = field(init=False)
     _drawn: int = 0
@@ -100,8 +102,7 @@ class Chat:
             raise UsageError("there is nothing to pick from", "/retry 3 shows three responses")
         if not 1 <= number <= len(self.candidates):
             raise UsageError(f"expected a number from 1 to {len(self.candidates)}, got {number}")
-        chosen = self.candidates[number - 1]
-        self.turns[-1] = ChatTurn(chosen.response.text, chosen.ids)
+        self.turns[-1] = _turn_of(self.candidates[number - 1])
         return self.turns[-1]
 
     def undo(self, pairs: int = 1) -> list[ChatTurn]:
@@ -122,9 +123,10 @@ class Chat:
         self.turns[-1] = replace(self._last_response(), good=good)
 
     def clear(self) -> None:
-        """Forget the conversation; the persona stays."""
+        """Forget the conversation and what it has brought; a persona that was set stays."""
         self._settle([])
-        self.bot_first, self._said_dropped = self._own_bot_first, False
+        self.persona, self.bot_first, self.has_roles = self._own_persona, self._own_bot_first, False
+        self._said_dropped = False
 
     def set_persona(self, persona: str) -> None:
         """Change who the model is to be, from the next response on."""
@@ -135,6 +137,10 @@ class Chat:
 
     def adjust(self, sampling: SamplingSettings, seed: int) -> None:
         """Draw responses in another way from now on."""
+        if sampling.by_library:
+            from convmodel_cli.model.library_generation import check_options
+
+            check_options(sampling)
         compute = replace(self.responder.compute, seed=seed)
         self.responder = replace(self.responder, sampling=sampling, compute=compute)
 
@@ -142,11 +148,12 @@ class Chat:
         """Go on with another conversation; returns the user's last turn if that has no response yet."""
         persona = conversation.persona or self._own_persona
         self.responder.persona_ids(persona)  # raises if it is too long
+        self.has_roles = conversation.assistant is not None
         self.persona, self.bot_first = persona, conversation.assistant is not None and conversation.assistant[0]
         encoded = self.responder.encode(conversation.turns, persona)
-        learn = conversation.learn or (True,) * len(encoded)
+        learn = conversation.learn or (None,) * len(encoded)
         turns = [
-            ChatTurn(text, tuple(ids), None if learned else False)
+            ChatTurn(text, tuple(ids), learned)
             for text, ids, learned in zip(conversation.turns, encoded, learn, strict=True)
         ]
         self._said_dropped = False
@@ -184,7 +191,7 @@ class Chat:
                 break
         yield Piece(builder.finish())
         written = builder.written()
-        self._settle([*before, ChatTurn(written.response.text, written.ids)], drawn=candidate + 1)
+        self._settle([*before, _turn_of(written)], drawn=candidate + 1)
         spent = self.spent
         spent.seconds += time.perf_counter() - started
         spent.responses, spent.tokens = spent.responses + 1, spent.tokens + len(written.ids)
@@ -219,6 +226,10 @@ class Chat:
         if not 1 <= wanted <= there:
             raise UsageError(f"expected a number from 1 to {there}, the turns you have said, got {wanted}")
         return wanted
+
+
+def _turn_of(written: Written) -> ChatTurn:
+    return ChatTurn(written.response.text, written.ids, whole=written.response.finish == "stop")
 
 
 def open_chat(responder: Responder, persona: str = "", bot_first: bool = False) -> Chat:

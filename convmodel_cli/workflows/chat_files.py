@@ -21,12 +21,22 @@ _EXAMPLE = 'write each conversation on one line, like ["Hello", "Hi there"]'
 
 
 def conversation_of(chat: Chat) -> Conversation:
-    """The conversation as `fit` learns it: all turns but the responses that are marked as no good."""
-    texts = tuple(turn.text for turn in chat.turns)
+    """The conversation as `fit` learns it: what is marked as no good is not learned, nor a response that was cut off.
+
+    It would teach the model to end in the middle of a sentence. Of a conversation that came with roles the user's
+    turns are not learned either.
+    """
+    responses = tuple(chat.is_response(index) for index in range(len(chat.turns)))
+    assistant = responses if chat.has_roles or chat.bot_first else None
+    learn = tuple(
+        turn.whole and (is_response or not chat.has_roles) if turn.good is None else turn.good
+        for turn, is_response in zip(chat.turns, responses, strict=True)
+    )
+    by_itself = assistant or (True,) * len(learn)  # what fit learns without flags
     marked = any(turn.good is not None for turn in chat.turns)
-    learn = tuple(turn.good is not False for turn in chat.turns) if marked or chat.bot_first else None
-    assistant = tuple(chat.is_response(index) for index in range(len(texts))) if chat.bot_first else None
-    return Conversation(texts, assistant, learn, chat.persona if chat.persona.strip() else "")
+    texts = tuple(turn.text for turn in chat.turns)
+    persona = chat.persona if chat.persona.strip() else ""
+    return Conversation(texts, assistant, None if learn == by_itself and not marked else learn, persona)
 
 
 def save_chat(chat: Chat, path: str) -> None:

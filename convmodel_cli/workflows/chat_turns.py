@@ -9,12 +9,13 @@ from dataclasses import dataclass
 class ChatTurn:
     """A turn as it was said. A response keeps the ids it was made of: encoding its text again could differ.
 
-    `good` is what the user thinks of it, if anything.
+    `good` is what the user thinks of it, if anything; `whole` unless it is a response that was cut or stopped.
     """
 
     text: str
     ids: tuple[int, ...]
     good: bool | None = None
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)

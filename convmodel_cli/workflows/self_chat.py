@@ -12,12 +12,13 @@ from convmodel_cli.workflows.answer import Found, Responder
 
 @dataclass(slots=True)
 class _Talk:
-    """A conversation that goes on; `ids` are those of its turns as they were made."""
+    """A conversation that goes on; `ids` are those of its turns as they were made, `whole` speaks of the new ones."""
 
     opener: Conversation
     candidate: int
     texts: list[str]
     ids: list[list[int]]
+    whole: list[bool]
     persona_ids: list[int]
     dropped: Dropped | None = None
     over: bool = field(default=False)
@@ -31,7 +32,7 @@ def talk_to_itself(
     All that go on are answered together, and what is said depends on the opener and the seed alone.
     """
     talks = [
-        _Talk(item, number, list(item.turns), responder.encode(item.turns, item.persona), persona_ids)
+        _Talk(item, number, list(item.turns), responder.encode(item.turns, item.persona), [], persona_ids)
         for item in openers
         for persona_ids in [responder.persona_ids(item.persona)]
         for number in range(count)
@@ -61,6 +62,7 @@ def _go_on(responder: Responder, talks: Sequence[_Talk], batch_size: int) -> Non
             continue
         talk.texts.append(written.response.text)
         talk.ids.append(list(written.ids))
+        talk.whole.append(written.response.finish == "stop")
 
 
 def _is_turn(text: str) -> bool:
@@ -72,12 +74,16 @@ def _is_turn(text: str) -> bool:
 
 
 def _told(talk: _Talk) -> Talked:
+    """A turn that was cut off is not learned: it would teach the model to end in the middle of a sentence."""
     opener = talk.opener
     extra = len(talk.texts) - len(opener.turns)
     assistant, learn = opener.assistant, opener.learn
     if assistant is not None:  # speakers go on alternating
         assistant += tuple(assistant[-1] == bool(number % 2) for number in range(extra))
+    spoken = assistant or (True,) * len(talk.texts)
+    if learn is None and not all(talk.whole):
+        learn = spoken[: len(opener.turns)]
     if learn is not None:
-        learn += (True,) * extra
+        learn += tuple(whole and mine for whole, mine in zip(talk.whole, spoken[len(opener.turns) :], strict=True))
     told = Conversation(tuple(talk.texts), assistant, learn, opener.persona)
     return Talked(to_record(told) if len(talk.texts) > 1 else None, ended_early=talk.over)
