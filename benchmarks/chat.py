@@ -64,7 +64,8 @@ def measure(responder: Responder, turns: list[str]) -> dict[str, float]:
     for text in turns[:-1]:
         for _ in chat.say(text):
             pass
-    context, _ = responder.context([turn.ids for turn in chat.turns])
+    said = [*(turn.ids for turn in chat.turns), responder.encode(turns[-1:], "")[0]]
+    context, _ = responder.context(said)
     remembered = seconds_to_first_token(chat, turns[-1])
     chat.memory = Memory()
     recomputed = seconds_to_first_token(chat, turns[-1])

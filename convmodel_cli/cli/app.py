@@ -193,7 +193,7 @@ def generate(
     [bold]convmodel generate "Hello" -n 3 --seed 7[/]
     [bold]convmodel generate "I'm Nora." "Hi Nora!" "What's my name?"[/]
     [bold]convmodel generate -i contexts.jsonl --json[/]
-    [bold]convmodel generate -i questions.txt --choices answers.txt[/]
+    [bold]convmodel generate -i contexts.jsonl --choices answers.txt[/]
     [bold]convmodel generate "Hello" --self-chat 6[/] writes a conversation
     """
     from convmodel_cli.cli.display import Screen

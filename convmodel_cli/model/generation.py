@@ -115,13 +115,11 @@ def respond(
     """
     decoder = _Decoder(model, contexts, compute, with_types, memory)
     chooser = make_chooser(model, sampling)
-    longest = max(context.max_response for context in contexts)
-    streams = np.stack([uniform_stream(compute.seed, context.ids, context.candidate, longest) for context in contexts])
-    uniforms = torch.from_numpy(streams)
+    uniforms = _uniforms(contexts, compute.seed)
     responses: list[list[int]] = [[] for _ in contexts]
     rows = list(range(len(contexts)))
     logits = decoder.read_contexts()
-    for position in range(longest):
+    for position in range(uniforms.shape[1]):
         chosen = chooser.choose(logits, [responses[row] for row in rows], uniforms[rows, position])
         logprobs = logits.log_softmax(-1).gather(-1, chosen[:, None]).squeeze(-1).tolist()
         stays = []
@@ -141,6 +139,13 @@ def respond(
         if not rows:
             return
         logits = decoder.advance(stays, [responses[row][-1] for row in rows])
+
+
+def _uniforms(contexts: Sequence[Context], seed: int) -> Tensor:
+    """The random numbers (rows, tokens of the longest response), each row's own."""
+    longest = max(context.max_response for context in contexts)
+    streams = [uniform_stream(seed, context.ids, context.candidate, longest) for context in contexts]
+    return torch.from_numpy(np.stack(streams))
 
 
 class _Decoder:
