@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
 import torch
@@ -32,9 +32,12 @@ from convmodel_cli.model.language_model import LanguageModel, prepare_network, s
 from convmodel_cli.model.new import train_tokenizer
 from convmodel_cli.settings import ComputeSettings, ScreenSettings
 from convmodel_cli.workflows.answer import open_responder
-from convmodel_cli.workflows.chat import open_chat
-from harness import RUN, Result, Server, make_workshop, result_of, run_on_a_terminal
+from convmodel_cli.workflows.chat import open_chat as begin_chat
+from harness import RUN, Child, Result, Server, make_workshop, result_of, run_on_a_terminal
 from helpers import TINY_POSITIONS, made_up_conversations
+
+if TYPE_CHECKING:
+    from terminal import Terminal
 
 torch.set_num_threads(1)
 
@@ -47,6 +50,7 @@ class Outcome:
 
 
 Convmodel = Callable[..., Outcome]
+OpenChat = Callable[..., "Terminal"]
 OnATerminal = Callable[..., str]
 Replay = Callable[..., None]
 
@@ -183,7 +187,7 @@ def session(wide: str) -> Session:
     """A greedy chat of this process in which nothing has been said."""
     machine = ComputeSettings(device="cpu", precision="fp32")
     responder = open_responder(wide, SamplingSettings(greedy=True), machine)
-    return Session(open_chat(responder), Screen(ScreenSettings()), Lines(), responder)
+    return Session(begin_chat(responder), Screen(ScreenSettings()), Lines(), responder)
 
 
 @pytest.fixture(scope="session")
@@ -202,6 +206,44 @@ def on_a_terminal(server: Server, tmp_path: Path) -> OnATerminal:
         return run_on_a_terminal(server, tmp_path, arguments, typed, variables)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def endless(trained: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a model that knows TALKS, and whose responses may take seconds."""
+    folder = tmp_path_factory.mktemp("endless") / "model"
+    shutil.copytree(trained, folder)
+    record = json.loads((folder / "convmodel.json").read_text())
+    (folder / "convmodel.json").write_text(json.dumps({**record, "max_context": 1024}))
+    return str(folder)
+
+
+@pytest.fixture
+def open_chat(server: Server, trained: str, tmp_path: Path) -> Iterator[OpenChat]:
+    """Open a chat on a terminal; `model` is another than the trained one."""
+    from terminal import Terminal
+
+    opened: list[Terminal] = []
+
+    def open_one(
+        *arguments: str,
+        model: str = trained,
+        columns: int = 100,
+        rows: int = 40,
+        environment: dict[str, str] | None = None,
+        **options: Any,
+    ) -> Terminal:
+        command = ["chat", "-m", model, "--threads", "1", *arguments]
+
+        def start(name: str, variables: dict[str, str]) -> Child:
+            return server.start(command, tmp_path, terminal=name, environment=variables, **options)
+
+        opened.append(Terminal(start, {"XDG_STATE_HOME": str(tmp_path), **(environment or {})}, columns, rows))
+        return opened[-1]
+
+    yield open_one
+    for terminal in opened:
+        terminal.close()
 
 
 @pytest.fixture(scope="session")

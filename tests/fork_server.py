@@ -13,6 +13,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ _TENSOR_WRITERS = (
     ("convmodel_cli.model.training_state", "save_file"),
     ("convmodel_cli.model.training_state", "save_model"),
 )
+_IMPORTED = [
+    "cli.main",
+    "cli.fit_screen",
+    "cli.chat_prompt",
+    "workflows.fit",
+    "workflows.chat_files",
+    "workflows.expect",
+]
+_IMPORTED += ["model.checkpoint", "model.generation", "model.training", "model.new"]
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -33,7 +43,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    for module in ("cli.main", "cli.fit_screen", "workflows.fit", "model.checkpoint", "model.training", "model.new"):
+    for module in _IMPORTED:
         importlib.import_module(f"convmodel_cli.{module}")
     importlib.import_module("transformers.models.gpt2.modeling_gpt2")
     importlib.import_module("transformers.models.gpt2.tokenization_gpt2")
@@ -58,8 +68,9 @@ def start(order: dict[str, Any]) -> int:
     try:
         code = run_child(order, terminal)
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):  # a full device
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 
@@ -79,6 +90,8 @@ def run_child(order: dict[str, Any], terminal: int) -> int:
     warnings.simplefilter("ignore")
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):  # whatever the tests were started with: nohup and `&` ignore SIGINT
         signal.signal(getattr(signal, name), signal.SIG_DFL)
+    for name in order["ignored"]:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     stop_request.install()
     os.umask(order["umask"])
     if order["largest_file"]:
@@ -88,7 +101,7 @@ def run_child(order: dict[str, Any], terminal: int) -> int:
     if order["under"]:
         watch_changes(order["under"], order["crash_at"], order["log"])
     if order["signal_at"]:
-        send_signal_at(order["signal_at"], order["signal"], order["nth"])
+        send_signal_at(order["signal_at"], order["signal"], order["nth"], order["times"])
     if order["fail_at"]:
         fail_at(order["fail_at"], order["fail_with"])
     return run(order["arguments"])
@@ -151,8 +164,8 @@ def note(log: str, text: str) -> None:
         os.close(handle)
 
 
-def send_signal_at(place: str, name: str, nth: int) -> None:
-    """Send the signal to this process when the function `module:attribute` is called for the nth time."""
+def send_signal_at(place: str, name: str, nth: int, times: int) -> None:
+    """Send the signal to this process when the function `module:attribute` is called for the nth time, and so often."""
     owner, attribute = find(place)
     real: Callable[..., Any] = getattr(owner, attribute)
     calls = 0
@@ -160,7 +173,7 @@ def send_signal_at(place: str, name: str, nth: int) -> None:
     def wrapped(*arguments: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == nth:
+        if nth <= calls < nth + times:
             os.kill(os.getpid(), getattr(signal, name))
         return real(*arguments, **options)
 

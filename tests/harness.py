@@ -41,6 +41,7 @@ class Order:
     err: str = ""
     terminal: str = ""
     apart: tuple[int, ...] = ()
+    ignored: tuple[str, ...] = ()  # signals, as under nohup
     environment: dict[str, str] = field(default_factory=dict)
     umask: int = 0o022
     largest_file: int = 0
@@ -50,6 +51,7 @@ class Order:
     signal_at: str = ""
     signal: str = ""
     nth: int = 1
+    times: int = 1
     fail_at: str = ""
     fail_with: str = ""
 

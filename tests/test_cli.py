@@ -148,37 +148,6 @@ def test_figures_are_shown_short() -> None:
     assert sparkline(list(range(500)), width=40)[-1] == "█"
 
 
-def test_chat_on_a_terminal_keeps_the_conversation_and_obeys_commands(trained: str, on_a_terminal: OnATerminal) -> None:
-    typed = [
-        (b"you>", b"What do you eat?\r"),
-        (b"beans.", b"And to drink?\r"),
-        (b"water.", b"/histroy\r"),
-        (b"did you mean /history", b"/history\r"),
-        (b"Only water.", b"/clear\r"),
-        (b"starts over", b"\x03"),
-        (b"you>", b"/exit\r"),
-    ]
-    seen = on_a_terminal(["chat", "-m", trained, "--greedy"], typed)
-    assert seen.endswith("exit 0"), seen
-    assert "I like rice and beans." in seen
-
-
-def test_ctrl_d_leaves_the_chat(trained: str, on_a_terminal: OnATerminal) -> None:
-    seen = on_a_terminal(["chat", "-m", trained], [(b"you>", b"\x04")])
-    assert seen.endswith("exit 0"), seen
-
-
-def test_ctrl_c_stops_a_response_and_the_chat_goes_on(trained: str, on_a_terminal: OnATerminal, tmp_path: Path) -> None:
-    options = ["--min-new-tokens", "3000", "--max-new-tokens", "3000"]
-    folder = tmp_path / "long"
-    subprocess.run(["cp", "-r", trained, str(folder)], check=True)
-    record = json.loads((folder / "convmodel.json").read_text())
-    (folder / "convmodel.json").write_text(json.dumps({**record, "max_context": 1024}))
-    typed = [(b"you>", b"Hi!\r"), (b"bot>", b"\x03"), (b"[stopped]", b"/exit\r")]
-    seen = on_a_terminal(["chat", "-m", str(folder), *options], typed)
-    assert seen.endswith("exit 0"), seen
-
-
 def test_a_run_on_a_terminal_draws_a_bar(on_a_terminal: OnATerminal, tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "data.jsonl", [[f"a {number}", "c d"] for number in range(30)])
     options = ["-o", "out", "--epochs", "2", "--batch-size", "1"]
@@ -271,10 +240,3 @@ def test_help_on_a_pipe_has_no_escape_codes_whatever_the_environment(tmp_path: P
     )
     assert b"--learning-rate" in done.stdout
     assert b"\x1b" not in done.stdout
-
-
-def test_pasted_colour_codes_do_not_break_the_prompt(trained: str, on_a_terminal: OnATerminal) -> None:
-    typed = [(b"you>", b"\x1b[31mHi!\r"), (b"bot>", b"/exit\r")]
-    seen = on_a_terminal(["chat", "-m", trained, "--greedy"], typed)
-    assert seen.endswith("exit 0"), seen
-    assert "Unhandled" not in seen

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MOST_CANDIDATES = 100
 _DIGITS = 10  # more than a number of turns has; Python reads no number of thousands of digits
+_UNCHANGED = "nothing has changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ def _help(session: Session, _: str) -> None:
     session.screen.tell(f"{'//text':<22}say /text to the model")
     session.screen.tell(
         'Enter sends, Alt-Enter begins a new line, and so does Enter after """ until the next """. '
-        "Ctrl-X Ctrl-E opens an editor, Tab completes, arrows recall. Ctrl-C stops an answer, Ctrl-D leaves.",
+        "A pasted block is one message. Ctrl-X Ctrl-E opens an editor, Tab completes, arrows recall. "
+        "Ctrl-C stops an answer, Ctrl-D leaves.",
         "dim",
     )
 
@@ -87,7 +89,11 @@ def _retry(session: Session, argument: str) -> None:
     for number, written in enumerate(proposed, 1):
         score = f"{number:>3}  {written.response.logprob:6.2f}  "
         session.screen.tell(indented(score, written.response.text if written.response.text.strip() else "(nothing)"))
-    session.screen.tell("mean log-probability of a token in front; /pick 1 takes the first", "dim")
+    made = len(session.chat.candidates)
+    if made < count:
+        session.screen.tell(f"[stopped] after {made} of {count}", "yellow")
+    if made:
+        session.screen.tell("mean log-probability of a token in front; /pick 1 takes the first", "dim")
 
 
 def _say_if_greedy(session: Session) -> None:
@@ -109,12 +115,18 @@ def _pick(session: Session, argument: str) -> None:
 def _edit(session: Session, argument: str) -> None:
     said = session.chat.turns[-2].text if len(session.chat.turns) > 1 else ""
     text = argument or (said and session.ask("you> ", said))
+    if text is None:
+        session.screen.tell(_UNCHANGED)
+        return
     session.say_instead(_wanted(text, "/edit TEXT says something else instead of your last turn"))
 
 
 def _fix(session: Session, argument: str) -> None:
     answered = session.chat.turns[-1].text if session.chat.turns else ""
     text = argument or (answered and session.ask("bot> ", answered))
+    if text is None:
+        session.screen.tell(_UNCHANGED)
+        return
     corrected = _wanted(text, "/fix TEXT corrects the last response")
     session.chat.fix(corrected)
     session.note("bot> ", corrected)
@@ -140,7 +152,7 @@ def _set(session: Session, argument: str) -> None:
     session.chat.adjust(sampling, seed)
     known = describe_settings(before.sampling, before.compute.seed) if argument else []
     changed = [line for line in describe_settings(sampling, seed) if line not in known]
-    for line in changed or ["nothing has changed"]:
+    for line in changed or [_UNCHANGED]:
         session.screen.tell(line)
 
 
@@ -210,8 +222,8 @@ def _number(text: str, most: int | None = None) -> int:
     return number
 
 
-def _wanted(text: str | None, usage: str) -> str:
-    if not text or not text.strip():
+def _wanted(text: str, usage: str) -> str:
+    if not text.strip():
         raise UsageError("expected text, got nothing", usage)
     return text
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 import typer
 
 from convmodel_cli.answer_settings import ChatSettings, ResponseSettings, SamplingSettings
-from convmodel_cli.cli.chat_screen import Lines, Session, chat_on_pipe, chat_on_terminal, stream
+from convmodel_cli.cli.chat_screen import Lines, Session, chat_on_pipe, stream
 from convmodel_cli.cli.chat_script import chat_by_golden, chat_by_script, read_script
+from convmodel_cli.cli.chat_terminal import chat_on_terminal
 from convmodel_cli.cli.display import Screen
-from convmodel_cli.errors import UsageError
+from convmodel_cli.errors import StorageError, UsageError
 from convmodel_cli.settings import ComputeSettings, ScreenSettings
 
 
@@ -55,17 +56,16 @@ def hold_chat(
     with closing(transcript) if transcript is not None else nullcontext():
         responder = open_responder(request.model, sampling, machine)
         chat = open_chat(responder, surroundings.persona, settings.bot_first)
-        session = Session(chat, screen, stream if on_terminal else lines, responder, transcript)
-        if saved is not None:
-            session.go_on(saved)
+        streaming = on_terminal and sys.stdout is not None and sys.stdout.isatty()
+        session = Session(chat, screen, stream if streaming else lines, responder, transcript)
         if golden is not None:
             chat_by_golden(session, golden, lines)
         elif script is not None:
-            chat_by_script(session, script)
+            chat_by_script(session, script, saved)
         elif on_terminal:
-            chat_on_terminal(session, keep_history=not settings.no_history)
+            chat_on_terminal(session, keep_history=not settings.no_history, saved=saved)
         else:
-            chat_on_pipe(session)
+            chat_on_pipe(session, saved)
     if transcript is not None and transcript.failure is not None:
         raise typer.Exit(transcript.failure.exit_code)  # what it is was said when it happened
 
@@ -81,6 +81,8 @@ def _with_seed(machine: ComputeSettings, screen: Screen) -> ComputeSettings:
 
 def _check(request: ChatRequest, settings: ChatSettings, surroundings: ResponseSettings, screen: Screen) -> None:
     screen.check_raw(surroundings.raw)
+    if sys.stdout is None:
+        raise StorageError("standard output is closed")
     if request.script is not None and request.expect is not None:
         raise UsageError("--script and --expect exclude each other", "drop one of them")
     if request.expect is not None and request.load is not None:

@@ -2,63 +2,99 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TextIO
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import Application, run_in_terminal
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.input import Input, create_input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout.screen import Char
-from prompt_toolkit.output import create_output
+from prompt_toolkit.output import ColorDepth, create_output
 
 from convmodel_cli.cli.chat_commands import COMMANDS
+from convmodel_cli.cli.chat_plain_prompt import is_open, message_of
 from convmodel_cli.cli.chat_settings import NAMES, summary
 from convmodel_cli.cli.display import Screen, counted
+from convmodel_cli.cli.terminal_modes import QuietTerminal
 from convmodel_cli.errors import StorageError
 from convmodel_cli.escaping import escaped
+from convmodel_cli.signals import EXIT_CODES
 from convmodel_cli.storage import open_private
 
 if TYPE_CHECKING:
     from convmodel_cli.cli.chat_screen import Session
 
-_QUOTES = '"""'
 _PROMPT = "you> "
 _STEERING = "\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # what prompt_toolkit shows as it is
 
 
-class Prompt:
+class DrawnPrompt:
     """Reads messages for a session. Without moving bars there is no toolbar either, for screen readers."""
 
-    def __init__(self, session: Session, keep_history: bool) -> None:
+    def __init__(self, session: Session, keep_history: bool, terminal: QuietTerminal, drawn_on: TextIO) -> None:
         Char.display_mappings.update({character: escaped(character) for character in _STEERING})
         self._session = session
-        self._prompt: PromptSession[str] = PromptSession(
-            history=_history(session.screen) if keep_history else InMemoryHistory(),
-            completer=_Completer(),
-            complete_while_typing=False,
-            enable_open_in_editor=True,
-            key_bindings=_keys(),
-            multiline=True,
-            bottom_toolbar=self._toolbar if session.screen.animated else None,
-            output=create_output(always_prefer_tty=True),
-        )
+        self._terminal = terminal
+        self._input = _keyboard()
+        self._output = create_output(drawn_on)
+        self._messages = self._prompt(_history(session.screen) if keep_history else InMemoryHistory(), _keys())
+        self._changes = self._prompt(InMemoryHistory(), _keys(are_messages=False))
 
     def read(self) -> str:
         """The next message; raises KeyboardInterrupt for Ctrl-C and EOFError for Ctrl-D."""
-        return _message(self._prompt.prompt(_PROMPT))
+        return message_of(self._ask(self._messages, _PROMPT))
 
     def change(self, speaker: str, text: str) -> str | None:
         """Let the user change a text; None if he leaves it with Ctrl-C or Ctrl-D."""
         try:
-            return _message(self._prompt.prompt(speaker, default=text))
+            return self._ask(self._changes, speaker, text).strip("\n")
         except (KeyboardInterrupt, EOFError):
             return None
+
+    def _prompt(self, history: History, keys: KeyBindings) -> PromptSession[str]:
+        screen = self._session.screen
+        return PromptSession(
+            history=history,
+            completer=_Completer(),
+            complete_while_typing=False,
+            enable_open_in_editor=True,
+            enable_suspend=True,
+            key_bindings=keys,
+            multiline=True,
+            bottom_toolbar=self._toolbar if screen.animated else None,
+            color_depth=None if screen.console.color_system else ColorDepth.MONOCHROME,
+            input=self._input,
+            output=self._output,
+        )
+
+    def _ask(self, prompt: PromptSession[str], speaker: str, text: str = "") -> str:
+        try:
+            with _signals_wait(prompt.app) as end_if_one_has_come:
+
+                def begin() -> None:
+                    end_if_one_has_come()
+                    asyncio.get_running_loop().set_exception_handler(self._tell)
+
+                return prompt.prompt(speaker, default=text, pre_run=begin)
+        finally:
+            self._terminal.mark_pastes()
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002
+        """Say in a line what has gone wrong beside the typing, like an editor that leaves what is no text."""
+        problem = StorageError(f"the prompt: {context.get('exception') or context['message']}")
+        run_in_terminal(lambda: self._session.screen.error(problem))
 
     def _toolbar(self) -> str:
         chat = self._session.chat
@@ -67,23 +103,55 @@ class Prompt:
         return f"ctx {use.tokens}/{use.most} · {counted(len(chat.turns), 'turn')} · {drawing}"
 
 
-def _message(typed: str) -> str:
-    """What was typed without the quotes around several lines; bytes that are no text become a sign for that."""
-    text = typed.encode(errors="replace").decode()
-    stripped = text.strip()
-    if len(stripped) >= 2 * len(_QUOTES) and stripped.startswith(_QUOTES) and stripped.endswith(_QUOTES):
-        return stripped.removeprefix(_QUOTES).removesuffix(_QUOTES).strip("\n")
-    return text
+@contextmanager
+def _signals_wait(application: Application[str]) -> Iterator[Callable[[], None]]:
+    """Let a signal that ends the program end the prompt, and only then do what it does.
+
+    The prompt catches what is raised while it is at work, shows it, and waits for Enter.
+    """
+    came: list[int] = []
+    usual: dict[int, Any] = {}
+
+    def end_if_one_has_come() -> None:
+        if came and application.future is not None and not application.future.done():
+            application.exit(exception=EOFError)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        came.append(number)
+        if application.loop is not None:
+            application.loop.call_soon_threadsafe(end_if_one_has_come)
+
+    for name in EXIT_CODES:
+        number = getattr(signal, name, None)
+        if number is not None and number != signal.SIGINT and callable(signal.getsignal(number)):
+            usual[number] = signal.signal(number, on_signal)
+    try:
+        yield end_if_one_has_come
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+        for number in came:
+            usual[number](number, None)
 
 
-def _keys() -> KeyBindings:
+def _keyboard() -> Input:
+    """Keys as UTF-8, whatever the locale."""
+    keyboard = create_input()
+    if sys.platform != "win32":
+        from prompt_toolkit.input.posix_utils import PosixStdinReader
+        from prompt_toolkit.input.vt100 import Vt100Input
+
+        if isinstance(keyboard, Vt100Input):
+            keyboard.stdin_reader = PosixStdinReader(keyboard.fileno(), errors="replace", encoding="utf-8")
+    return keyboard
+
+
+def _keys(are_messages: bool = True) -> KeyBindings:
     keys = KeyBindings()
 
     @keys.add(Keys.Enter)
     def _enter(event: KeyPressEvent) -> None:
-        text = event.current_buffer.text.strip()
-        is_open = text.startswith(_QUOTES) and not (len(text) >= 2 * len(_QUOTES) and text.endswith(_QUOTES))
-        if is_open:
+        if is_open(event.current_buffer.text):
             event.current_buffer.insert_text("\n")
         else:
             event.current_buffer.validate_and_handle()
@@ -91,6 +159,15 @@ def _keys() -> KeyBindings:
     @keys.add(Keys.Escape, Keys.Enter)
     def _new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
+
+    @keys.add(Keys.BracketedPaste)
+    def _paste(event: KeyPressEvent) -> None:
+        """Several pasted lines are a message whatever they begin with: a slash is written as it would be typed."""
+        text = event.data.replace("\r\n", "\n").replace("\r", "\n")
+        if are_messages and not event.current_buffer.text and "\n" in text.strip("\n"):
+            text = text.lstrip("\n")
+            text = "/" + text if text.startswith("/") else text
+        event.current_buffer.insert_text(text)
 
     # Pasted colour codes look like mouse events to the prompt, which stumbles over them.
     keys.add(Keys.Vt100MouseEvent)(lambda _: None)

@@ -1,21 +1,17 @@
-"""A chat with what surrounds it, on a terminal and on a pipe."""
+"""A chat with what surrounds it, and how its responses are shown; a chat on a pipe."""
 
 from __future__ import annotations
 
 import codecs
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 from convmodel_cli.answer_events import Answered, Dropped, Piece, Response
-from convmodel_cli.cli.chat_commands import find_command, split_command
+from convmodel_cli.cli.chat_commands import find_command
 from convmodel_cli.cli.display import Screen, counted
 from convmodel_cli.cli.result_screens import answered_json, dropped_line
-from convmodel_cli.errors import ConvmodelError
 from convmodel_cli.escaping import escaped
 
 if TYPE_CHECKING:
@@ -38,7 +34,8 @@ class Display(Protocol):
 class Session:
     """A chat with what surrounds it: `initial` is what `/set reset` goes back to.
 
-    `ask` lets the user change a text, given a prompt and the text; it returns None where nobody can be asked.
+    `ask` lets the user change a text, given a prompt and the text: None if he leaves it as it is, nothing where nobody
+    can be asked.
     """
 
     chat: Chat
@@ -46,12 +43,14 @@ class Session:
     display: Display
     initial: Responder
     transcript: Transcript | None = None
-    ask: Callable[[str, str], str | None] = lambda _prompt, _text: None
+    ask: Callable[[str, str], str | None] = lambda _prompt, _text: ""
     leaving: bool = False
 
-    def open(self) -> None:
-        """Let the model begin, if it is to."""
-        if self.chat.bot_first and not self.chat.turns:
+    def open(self, saved: SavedChat | None = None) -> None:
+        """Go on with what is in a file, or let the model begin, if it is to."""
+        if saved is not None:
+            self.go_on(saved)
+        elif self.chat.bot_first and not self.chat.turns:
             self.show(self.chat.begin())
 
     def say(self, text: str) -> None:
@@ -129,9 +128,9 @@ class Lines:
             screen.response(answered.responses[0].text, self.raw)
 
 
-def chat_on_pipe(session: Session) -> None:
+def chat_on_pipe(session: Session, saved: SavedChat | None = None) -> None:
     """One line in is one turn, one line out is its response."""
-    session.open()
+    session.open(saved)
     for number, line in enumerate(sys.stdin.buffer, 1):
         line = line.removesuffix(b"\n").removesuffix(b"\r").removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
         text = line.decode("utf-8", errors="replace")
@@ -141,68 +140,3 @@ def chat_on_pipe(session: Session) -> None:
             session.say(text)
         else:
             session.screen.say(f"line {number}: nothing said, skipped")
-
-
-def chat_on_terminal(session: Session, keep_history: bool) -> None:
-    """A prompt that keeps the conversation until /exit or Ctrl-D."""
-    from convmodel_cli.cli.chat_prompt import Prompt
-
-    prompt = Prompt(session, keep_history)
-    session.ask = prompt.change
-    session.screen.say("Type a message; /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.", "dim")
-    with _interrupts_stop(session.chat), _no_echo():  # both are for the time outside the prompt
-        session.open()
-        while not session.leaving:
-            try:
-                text = prompt.read()
-            except KeyboardInterrupt:
-                continue
-            except EOFError:
-                return
-            if text.strip():
-                _follow(session, text)
-
-
-def _follow(session: Session, text: str) -> None:
-    """A turn or a command; one that cannot be followed says why, and the conversation is unchanged."""
-    command = split_command(text)
-    try:
-        if command is None:
-            session.say(text.removeprefix("/") if text.startswith("//") else text)
-        else:
-            session.obey(*command)
-    except ConvmodelError as error:
-        session.screen.error(error)
-
-
-@contextmanager
-def _no_echo() -> Iterator[None]:
-    """Keep what is typed while the model answers out of its answer; the next prompt shows it."""
-    if sys.platform == "win32":
-        yield
-        return
-    import termios  # there is none on Windows
-
-    terminal = sys.stdin.fileno()
-    before = termios.tcgetattr(terminal)
-    without = before.copy()
-    without[3] &= ~termios.ECHO  # the local modes
-    termios.tcsetattr(terminal, termios.TCSADRAIN, without)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
-
-
-@contextmanager
-def _interrupts_stop(chat: Chat) -> Iterator[None]:
-    """Let Ctrl-C stop the response instead of breaking off a computation half way; what was said stays."""
-
-    def on_interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        chat.stop()
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

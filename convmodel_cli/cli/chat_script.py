@@ -13,12 +13,13 @@ from convmodel_cli.cli.result_screens import dropped_line
 from convmodel_cli.errors import ConvmodelError, UsageError
 
 if TYPE_CHECKING:
+    from convmodel_cli.workflows.chat_files import SavedChat
     from convmodel_cli.workflows.expect import Golden
 
 
-def chat_by_script(session: Session, script: Iterable[tuple[str, str]]) -> None:
+def chat_by_script(session: Session, script: Iterable[tuple[str, str]], saved: SavedChat | None = None) -> None:
     """Turns and commands, each with the place where it stands; raises ConvmodelError at a command that fails."""
-    session.open()
+    session.open(saved)
     for place, line in script:
         command = split_command(line)
         try:

@@ -38,13 +38,13 @@ class Screen:
         on_terminal = sys.stderr is not None and sys.stderr.isatty()
         dumb = os.environ.get("TERM") == "dumb" or bool(os.environ.get("CI"))
         self.animated = on_terminal and not dumb and not settings.no_progress and not settings.quiet
-        self._dumb = dumb
+        self.dumb = dumb
         self.console = self._console(_Console, sys.stderr, self.animated)
 
     def _console(self, kind: type[Console], stream: Any, animated: bool) -> Console:
         on_terminal = stream is not None and stream.isatty()
         colored = self.settings.color == "always" or (
-            self.settings.color == "auto" and on_terminal and not self._dumb and "NO_COLOR" not in os.environ
+            self.settings.color == "auto" and on_terminal and not self.dumb and "NO_COLOR" not in os.environ
         )
         return kind(
             file=stream,
