@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convmodel_cli.cli.chat_settings import change_settings, describe_settings
+from convmodel_cli.cli.chat_views import excerpt, tell_context, tell_history, tell_stats
 from convmodel_cli.cli.display import counted
 from convmodel_cli.errors import UsageError
 from convmodel_cli.escaping import indented
@@ -74,7 +75,7 @@ def _clear(session: Session, _: str) -> None:
 
 def _undo(session: Session, argument: str) -> None:
     undone = session.chat.undo(_number(argument))
-    session.screen.tell(f"taken back: {counted(len(undone), 'turn')}, from {_excerpt(undone[0].text)}")
+    session.screen.tell(f"taken back: {counted(len(undone), 'turn')}, from {excerpt(undone[0].text)}")
 
 
 def _retry(session: Session, argument: str) -> None:
@@ -164,27 +165,6 @@ def _persona(session: Session, argument: str) -> None:
         session.screen.tell("/persona TEXT changes it, /persona none removes it", "dim")
 
 
-def _history(session: Session, _: str) -> None:
-    if not session.chat.turns:
-        session.screen.tell("nothing has been said yet")
-    for index, turn in enumerate(session.chat.turns):
-        mark = {None: "", True: "  [good]", False: "  [bad]"}[turn.good if session.chat.is_response(index) else None]
-        session.screen.tell(indented(_speaker(session, index), turn.text + mark))
-
-
-def _context(session: Session, _: str) -> None:
-    use = session.chat.context_use()
-    if use.persona:
-        session.screen.tell(f"{use.persona:>7,}  the persona")
-    for index, (tokens, turn) in enumerate(zip(use.turns, session.chat.turns, strict=True)):
-        unseen = "  (not shown any more)" if index < use.dropped else ""
-        if use.cut and index == len(use.turns) - 2:
-            unseen = f"  (the first {use.cut:,} tokens are not shown)"
-        session.screen.tell(f"{tokens:>7,}  {_speaker(session, index)}{_excerpt(turn.text)}{unseen}")
-    hidden = f"; the oldest {counted(use.dropped, 'turn')} are not shown" if use.dropped else ""
-    session.screen.tell(f"{use.tokens:,} of {use.most:,} tokens, seps included{hidden}")
-
-
 def _save(session: Session, argument: str) -> None:
     from convmodel_cli.workflows.chat_files import save_chat
 
@@ -198,17 +178,6 @@ def _load(session: Session, argument: str) -> None:
     if argument in ("", "-"):  # standard input is where the chat itself comes from
         raise UsageError(f"expected the name of a file, got {argument or 'nothing'}", "like /load talks.jsonl")
     session.go_on(load_chat(argument))
-
-
-def _stats(session: Session, _: str) -> None:
-    chat, spent = session.chat, session.chat.spent
-    model, compute = chat.responder.model, chat.responder.compute
-    session.screen.tell(f"{counted(len(chat.turns), 'turn')}, {counted(spent.responses, 'response')} made here")
-    if spent.responses:
-        per_second = spent.tokens / spent.seconds if spent.seconds else 0.0
-        session.screen.tell(f"{spent.tokens:,} tokens in {spent.seconds:.1f} s, {per_second:,.0f} tokens a second")
-        session.screen.tell(f"{1000 * spent.first_seconds:,.0f} ms to the first token of the last response")
-    session.screen.tell(f"{model.num_parameters:,} parameters, {compute.precision} on {compute.device.type}")
 
 
 def _number(text: str, most: int | None = None) -> int:
@@ -228,15 +197,6 @@ def _wanted(text: str, usage: str) -> str:
     return text
 
 
-def _speaker(session: Session, index: int) -> str:
-    return "bot> " if session.chat.is_response(index) else "you> "
-
-
-def _excerpt(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 40 else line[:39] + "…"
-
-
 COMMANDS = {
     "/help": Command("", "what you can type", _help),
     "/exit": Command("", "leave; so does Ctrl-D", _leave),
@@ -251,9 +211,9 @@ COMMANDS = {
     "/bad": Command("", "mark it as one not to learn from", _bad),
     "/set": Command("[name=value ...]", "show or change how responses are drawn; /set reset", _set),
     "/persona": Command("[TEXT]", "show or change who the model is to be", _persona),
-    "/history": Command("", "the conversation so far", _history),
-    "/context": Command("", "what the model still sees of it, in tokens", _context),
+    "/history": Command("", "the conversation so far", tell_history),
+    "/context": Command("", "what the model still sees of it, in tokens", tell_context),
     "/save": Command("FILE.jsonl", "append the conversation to a file for fit", _save),
     "/load": Command("FILE", "go on with the last conversation in a file", _load),
-    "/stats": Command("", "speed and size", _stats),
+    "/stats": Command("", "speed and size", tell_stats),
 }

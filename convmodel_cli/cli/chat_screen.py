@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from convmodel_cli.answer_events import Answered, Dropped, Piece, Response
-from convmodel_cli.cli.chat_commands import find_command
+from convmodel_cli.cli.chat_commands import find_command, split_command
 from convmodel_cli.cli.display import Screen, counted
 from convmodel_cli.cli.result_screens import answered_json, dropped_line
 from convmodel_cli.escaping import escaped
@@ -62,6 +62,14 @@ class Session:
         events = self.chat.edit(text)
         self.note(PROMPT, text)
         self.show(events)
+
+    def follow(self, line: str) -> None:
+        """A turn or a slash command; `//` begins a turn with a slash."""
+        command = split_command(line)
+        if command is None:
+            self.say(line.removeprefix("/") if line.startswith("//") else line)
+        else:
+            self.obey(*command)
 
     def obey(self, name: str, argument: str) -> None:
         """Follow a slash command; raises ConvmodelError if it cannot be followed, and nothing has changed."""

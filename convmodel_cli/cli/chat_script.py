@@ -21,13 +21,10 @@ def chat_by_script(session: Session, script: Iterable[tuple[str, str]], saved: S
     """Turns and commands, each with the place where it stands; raises ConvmodelError at a command that fails."""
     session.open(saved)
     for place, line in script:
-        command = split_command(line)
         try:
-            if command is None:
-                session.say(line.removeprefix("/") if line.startswith("//") else line)
-            else:
-                session.obey(*command)
+            session.follow(line)
         except ConvmodelError as error:
+            command = split_command(line)
             error.args = (f"{place}: {command[0] + ': ' if command else ''}{error}",)
             raise
         if session.leaving:

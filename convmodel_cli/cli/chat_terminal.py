@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from convmodel_cli.cli.chat_commands import split_command
 from convmodel_cli.cli.terminal_modes import QuietTerminal
 from convmodel_cli.errors import ConvmodelError
 
@@ -71,12 +70,8 @@ def _prompt(session: Session, keep_history: bool, terminal: QuietTerminal, drawn
 
 def _follow(session: Session, text: str) -> None:
     """A turn or a command; one that cannot be followed says why, and the conversation is unchanged."""
-    command = split_command(text)
     try:
-        if command is None:
-            session.say(text.removeprefix("/") if text.startswith("//") else text)
-        else:
-            session.obey(*command)
+        session.follow(text)
     except ConvmodelError as error:
         session.screen.error(error)
 
