@@ -88,13 +88,8 @@ def run_child(order: dict[str, Any], terminal: int) -> int:
         os.dup2(handle, number)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     warnings.simplefilter("ignore")
-    for name in (
-        "SIGINT",
-        "SIGTERM",
-        "SIGUSR1",
-        "SIGHUP",
-        "SIGTSTP",
-    ):  # whatever the tests were started with, like nohup
+    # Whatever the tests were started with: nohup and `&` ignore some.
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGTSTP"):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     for name in order["ignored"]:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
