@@ -69,8 +69,6 @@ def open_private(path: Path) -> TextIO:
     if path.is_symlink():
         raise StorageError(f"{path}: expected a file, got a symbolic link", "name another file, or remove the link")
     try:
-        if not path.parent.exists():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         stream = os.fdopen(os.open(path, flags, 0o600), "a", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -151,7 +151,7 @@ def test_retry_n_shows_responses_with_scores_and_pick_takes_one(
     script = ["Hi!", setting, "/retry 3", "/pick 3", "/history", "/pick 2", "/history", "/pick"]
     (tmp_path / "talk.txt").write_text("\n".join(script))
     outcome = convmodel("chat", "-m", wide, "--greedy", "--script", "talk.txt", "--seed", "5")
-    assert (outcome.code, outcome.out) == (2, "Hello there.\n")
+    assert outcome.code == 2
     lines = outcome.err.splitlines()
     shown = [re.fullmatch(r"  ([123])  ( *-\d+\.\d\d)  (.+)", line) for line in lines]
     found = [match.groups() for match in shown if match]
@@ -159,15 +159,14 @@ def test_retry_n_shows_responses_with_scores_and_pick_takes_one(
     texts = [text for _, _, text in found]
     assert len(set(texts)) == 3
     assert lines[lines.index("mean log-probability of a token in front; /pick 1 takes the first") + 1 :] == [
-        f"bot> {texts[2]}",
         "you> Hi!",
         f"bot> {texts[2]}",
-        f"bot> {texts[1]}",
         "you> Hi!",
         f"bot> {texts[1]}",
         "error: talk.txt:8: /pick: expected a number, got nothing",
         "hint: like /pick 2",
     ]
+    assert outcome.out == f"Hello there.\n{texts[2]}\n{texts[1]}\n"  # what counts from then on
 
 
 @pytest.mark.parametrize(
@@ -254,7 +253,7 @@ def test_the_last_mark_counts_and_save_writes_it_down(replay: Replay, tmp_path: 
         ! you> And to drink?
         ! bot> Only water.  [bad]
         > /save marked.jsonl
-        ! saved 4 turns to marked.jsonl; fit learns from it
+        ! saved 4 turns to marked.jsonl; fit learns from it, but not from 1 turn marked as bad or cut off
     """)
     assert saved(tmp_path / "marked.jsonl") == [{"turns": TALKS[1], "learn": [True, True, True, False]}]
 
@@ -476,7 +475,7 @@ def test_save_appends_and_load_brings_back_the_newest_with_persona_and_marks(rep
         > /load marked.jsonl
         ! going on after 4 turns from marked.jsonl
         > /save talks.jsonl
-        ! saved 4 turns to talks.jsonl; fit learns from it
+        ! saved 4 turns to talks.jsonl; fit learns from it, but not from 1 turn marked as bad or cut off
         > /persona none
         ! persona: none
         > /clear

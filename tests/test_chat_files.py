@@ -149,10 +149,11 @@ def test_a_transcript_under_any_umask_is_private_and_becomes_so(
     old = tmp_path / "old.txt"
     old.write_text("you> before\n")
     old.chmod(0o644)
-    for name in ("new/place/said.txt", "old.txt"):
+    for name in ("new.txt", "old.txt"):
         assert convmodel("chat", "-m", wide, "--greedy", "--transcript", name, stdin=b"Hi!\n").code == 0
         assert mode(tmp_path / name) == 0o600
-    assert mode(tmp_path / "new/place") == 0o700
+    lost = convmodel("chat", "-m", wide, "--greedy", "--transcript", "no/where.txt", stdin=b"Hi!\n")
+    assert lost.code == 7 and "no/where.txt: cannot be written: No such file" in lost.err
     assert old.read_text() == "you> before\nyou> Hi!\nbot> Hello there.\n"
 
 
@@ -212,7 +213,7 @@ def test_fit_learns_the_corrected_response_and_not_the_bad_one(
         > /bad
         ! marked as bad: /save keeps it, and fit does not learn from it; /fix TEXT corrects it
         > /save corrections.jsonl
-        ! saved 2 turns to corrections.jsonl; fit learns from it
+        ! saved 2 turns to corrections.jsonl; fit learns from it, but not from 1 turn marked as bad or cut off
         > /retry
         ! greedy gives the same answer each time; /set greedy=off temperature=1 varies it
         I like rice and beans.

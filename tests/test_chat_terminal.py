@@ -199,3 +199,9 @@ def test_a_reader_that_leaves_early_ends_a_chat_in_any_locale(trained: str, tmp_
     )  # fmt: skip
     assert done.stdout.decode() == "Then I say 日本語 🙂👍🏽\n0\n"
     assert b"Traceback" not in done.stderr and b"rror" not in done.stderr
+
+
+def test_a_line_that_does_not_end_is_refused_before_it_fills_the_memory(convmodel: Convmodel, trained: str) -> None:
+    outcome = convmodel("chat", "-m", trained, "--greedy", stdin=b"Hi!\n" + b"a" * (2**20 + 1))
+    assert (outcome.code, outcome.out) == (3, "Hello there.\n")
+    assert outcome.err == "error: <stdin>:2: expected a line of at most 1,048,576 bytes, got a longer one\n"

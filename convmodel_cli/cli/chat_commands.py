@@ -108,9 +108,7 @@ def _say_if_greedy(session: Session) -> None:
 def _pick(session: Session, argument: str) -> None:
     if not argument:
         raise UsageError("expected a number, got nothing", "like /pick 2")
-    picked = session.chat.pick(_number(argument)).text
-    session.note("bot> ", picked)
-    session.screen.tell(indented("bot> ", picked))
+    session.show(session.chat.pick(_number(argument)))
 
 
 def _edit(session: Session, argument: str) -> None:
@@ -168,8 +166,9 @@ def _persona(session: Session, argument: str) -> None:
 def _save(session: Session, argument: str) -> None:
     from convmodel_cli.workflows.chat_files import save_chat
 
-    save_chat(session.chat, argument)
-    session.screen.tell(f"saved {counted(len(session.chat.turns), 'turn')} to {argument}; fit learns from it")
+    unlearned = save_chat(session.chat, argument)
+    but = f", but not from {counted(unlearned, 'turn')} marked as bad or cut off" if unlearned else ""
+    session.screen.tell(f"saved {counted(len(session.chat.turns), 'turn')} to {argument}; fit learns from it{but}")
 
 
 def _load(session: Session, argument: str) -> None:

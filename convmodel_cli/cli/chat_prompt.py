@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -28,10 +27,10 @@ from convmodel_cli.cli.chat_plain_prompt import is_open, message_of
 from convmodel_cli.cli.chat_settings import NAMES, summary
 from convmodel_cli.cli.display import Screen, counted
 from convmodel_cli.cli.terminal_modes import QuietTerminal
-from convmodel_cli.errors import StorageError
+from convmodel_cli.errors import StorageError, UsageError
 from convmodel_cli.escaping import escaped
 from convmodel_cli.signals import EXIT_CODES
-from convmodel_cli.storage import open_private
+from convmodel_cli.storage import from_home, open_private
 
 if TYPE_CHECKING:
     from convmodel_cli.cli.chat_screen import Session
@@ -207,10 +206,12 @@ class _PrivateHistory(FileHistory):
 def _history(screen: Screen) -> History:
     """What was typed before, from a file that only its owner can read; in memory if there can be none."""
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    path = Path(state).expanduser() / "convmodel" / "history"
     try:
+        path = from_home(state) / "convmodel" / "history"
+        with suppress(OSError):  # said when the file is opened
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         open_private(path).close()
-    except (StorageError, RuntimeError) as error:  # RuntimeError: no home
+    except (StorageError, UsageError) as error:
         screen.say(f"no history is kept: {escaped(str(error))}", "yellow")
         return InMemoryHistory()
     return _PrivateHistory(str(path))

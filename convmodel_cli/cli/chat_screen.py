@@ -12,6 +12,7 @@ from convmodel_cli.answer_events import Answered, Dropped, Piece, Response
 from convmodel_cli.cli.chat_commands import find_command, split_command
 from convmodel_cli.cli.display import Screen, counted
 from convmodel_cli.cli.result_screens import answered_json, dropped_line
+from convmodel_cli.errors import DataError
 from convmodel_cli.escaping import escaped
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 PROMPT = "you> "
 ANSWER = "bot> "
+_LONGEST_LINE = 2**20  # bytes of a turn on a pipe; far more than any model is shown
 _NOTHING = "the model said nothing; /retry asks again"
 
 
@@ -139,7 +141,9 @@ class Lines:
 def chat_on_pipe(session: Session, saved: SavedChat | None = None) -> None:
     """One line in is one turn, one line out is its response."""
     session.open(saved)
-    for number, line in enumerate(sys.stdin.buffer, 1):
+    for number, line in enumerate(iter(lambda: sys.stdin.buffer.readline(_LONGEST_LINE + 1), b""), 1):
+        if len(line) > _LONGEST_LINE:
+            raise DataError(f"<stdin>:{number}: expected a line of at most {_LONGEST_LINE:,} bytes, got a longer one")
         line = line.removesuffix(b"\n").removesuffix(b"\r").removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
         text = line.decode("utf-8", errors="replace")
         if text.encode() != line:

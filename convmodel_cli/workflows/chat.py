@@ -96,14 +96,15 @@ class Chat:
             self.candidates.append(builder.written())
             yield self.candidates[-1]
 
-    def pick(self, number: int) -> ChatTurn:
-        """Let the candidate with this number, from 1, take the place of the last response."""
+    def pick(self, number: int) -> Answering:
+        """Let the candidate with this number, from 1, take the place of the last response, at once."""
         if not self.candidates:
             raise UsageError("there is nothing to pick from", "/retry 3 shows three responses")
         if not 1 <= number <= len(self.candidates):
             raise UsageError(f"expected a number from 1 to {len(self.candidates)}, got {number}")
-        self.turns[-1] = _turn_of(self.candidates[number - 1])
-        return self.turns[-1]
+        chosen = self.candidates[number - 1]
+        self.turns[-1] = _turn_of(chosen)
+        return iter((Piece(chosen.response.text), chosen.response))
 
     def undo(self, pairs: int = 1) -> list[ChatTurn]:
         """Take back the last pairs of a user's turn and its response; returns their turns."""

@@ -39,18 +39,24 @@ def conversation_of(chat: Chat) -> Conversation:
     return Conversation(texts, assistant, None if learn == by_itself and not marked else learn, persona)
 
 
-def save_chat(chat: Chat, path: str) -> None:
-    """Append the conversation to a file as a line that `fit` reads; raises UsageError if it would not."""
+def save_chat(chat: Chat, path: str) -> int:
+    """Append the conversation to a file as a line that `fit` reads; returns how many responses it will not learn.
+
+    Raises UsageError for what `fit` would refuse.
+    """
     if not path.endswith(".jsonl"):
         raise UsageError(f"expected the name of a .jsonl file, got {path or 'nothing'}", "like /save talks.jsonl")
     if not chat.turns:
         raise UsageError("there is nothing to save yet", "say something first")
-    record = to_record(conversation_of(chat))
+    conversation = conversation_of(chat)
+    record = to_record(conversation)
     try:
         parse_record(record, min_turns=2)
     except BadRecord as error:
         raise UsageError(f"fit would not learn from this conversation: {error}", "/fix or /undo it") from None
     _append_line(from_home(path), to_json(record))
+    learned = conversation.learn or (True,) * len(chat.turns)
+    return sum(chat.is_response(index) and not learns for index, learns in enumerate(learned))
 
 
 def _append_line(path: Path, line: bytes) -> None:
