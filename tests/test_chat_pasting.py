@@ -75,12 +75,12 @@ def test_what_is_typed_while_the_model_answers_is_for_the_next_prompt(open_chat:
     chat.prompt()
     chat.type("Hi!\r")
     chat.see("bot> ")
-    chat.type(b"/sx\x7ftats\r/hi")
+    chat.type(b"/sx\x7ftats\rone\x1b\rtwo")  # with a key taken back, and Alt-Enter
     said = chat.prompt()
     assert "/s" not in said and "stats" not in said
     assert "2 turns, 1 response made here" in chat.prompt()
-    assert chat.shows("\nyou> /hi\n")
-    chat.type(CTRL_U + b"Hi!\r")
+    assert chat.shows("\nyou> one\n     two\n")
+    chat.type(CTRL_C + b"Hi!\r")
     chat.see("bot> ")
     chat.type(b"kept" + CTRL_C)
     chat.see("[stopped]")

@@ -93,6 +93,7 @@ def test_a_terminal_without_codes_gets_none(open_chat: OpenChat, endless: str, v
 def test_without_progress_there_is_no_toolbar(open_chat: OpenChat) -> None:
     chat = open_chat("--greedy", "--no-progress")
     chat.prompt()
+    chat.rest(0.2)
     chat.say("Hi!")
     chat.type(CTRL_D)
     assert "ctx" not in chat.end()
@@ -183,8 +184,8 @@ def test_signs_of_many_bytes_are_streamed_whole(open_chat: OpenChat, speaker_of_
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-"])
-def test_a_closed_stream_is_said_before_the_model_is_loaded(trained: str, tmp_path: Path, closed: str) -> None:
-    command = f"{sys.executable} -m convmodel_cli chat -m {trained} {closed}"
+def test_a_closed_stream_is_said_before_the_model_is_loaded(tmp_path: Path, closed: str) -> None:
+    command = f"{sys.executable} -m convmodel_cli chat -m nowhere {closed}"
     done = subprocess.run(["bash", "-c", command], input=b"Hi!\n", capture_output=True, cwd=tmp_path, check=False)
     assert done.returncode == (2 if closed == "<&-" else 7)
     assert done.stderr.startswith(b"error: standard ") and b"Traceback" not in done.stderr
