@@ -40,7 +40,7 @@ def test_pasted_lines_are_one_message_whatever_they_are(open_chat: OpenChat, blo
     chat.type(pasted(block) if "\r" not in block else b"\x1b[200~" + block.encode() + b"\x1b[201~")
     chat.say(b"")
     shown = message.replace("\n", "\r\n     ")
-    assert chat.say("/history").partition("you> /history\r\r\n")[2].startswith(f"you> {shown}\r\nbot> ")
+    assert chat.say("/history").rpartition("you> /history\r\r\n")[2].startswith(f"you> {shown}\r\nbot> ")
     leave(chat)
 
 
