@@ -153,7 +153,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def wide(trained: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The same model, which may be shown more than it has learned to look at."""
+    """The same model, which may be shown more than it has learned to look at, so that a response may take seconds."""
     folder = tmp_path_factory.mktemp("wide") / "model"
     shutil.copytree(trained, folder)
     record = json.loads((folder / "convmodel.json").read_text(encoding="utf-8"))
@@ -206,16 +206,6 @@ def on_a_terminal(server: Server, tmp_path: Path) -> OnATerminal:
         return run_on_a_terminal(server, tmp_path, arguments, typed, variables)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def endless(trained: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a model that knows TALKS, and whose responses may take seconds."""
-    folder = tmp_path_factory.mktemp("endless") / "model"
-    shutil.copytree(trained, folder)
-    record = json.loads((folder / "convmodel.json").read_text())
-    (folder / "convmodel.json").write_text(json.dumps({**record, "max_context": 1024}))
-    return str(folder)
 
 
 @pytest.fixture

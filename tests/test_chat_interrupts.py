@@ -38,8 +38,8 @@ def test_ctrl_c_at_the_prompt_clears_the_line(open_chat: OpenChat) -> None:
     chat.end()
 
 
-def test_ctrl_c_stops_a_response_that_stays_and_the_chat_goes_on(open_chat: OpenChat, endless: str) -> None:
-    chat = open_chat(*LONG, model=endless)
+def test_ctrl_c_stops_a_response_that_stays_and_the_chat_goes_on(open_chat: OpenChat, wide: str) -> None:
+    chat = open_chat(*LONG, model=wide)
     chat.prompt()
     chat.type("Hi!\r")
     chat.see("bot> ")
@@ -70,8 +70,8 @@ def test_ctrl_c_stops_several_candidates(open_chat: OpenChat, made: int) -> None
     chat.end()
 
 
-def test_ctrl_c_stops_candidates_that_take_long(open_chat: OpenChat, endless: str) -> None:
-    chat = open_chat("--greedy", "--max-new-tokens", "12", model=endless)
+def test_ctrl_c_stops_candidates_that_take_long(open_chat: OpenChat, wide: str) -> None:
+    chat = open_chat("--greedy", "--max-new-tokens", "12", model=wide)
     chat.prompt()
     chat.say("Hi!")
     chat.say("/set max_new_tokens=200 min_new_tokens=200")
@@ -84,8 +84,8 @@ def test_ctrl_c_stops_candidates_that_take_long(open_chat: OpenChat, endless: st
     chat.end()
 
 
-def test_a_second_ctrl_c_breaks_off_what_the_first_one_cannot_stop(open_chat: OpenChat, endless: str) -> None:
-    chat = open_chat("--greedy", "--max-new-tokens", "12", model=endless)
+def test_a_second_ctrl_c_breaks_off_what_the_first_one_cannot_stop(open_chat: OpenChat, wide: str) -> None:
+    chat = open_chat("--greedy", "--max-new-tokens", "12", model=wide)
     chat.prompt()
     chat.say("What do you eat?")
     chat.say("/set greedy=off max_new_tokens=900 min_new_tokens=900 beams=4")
@@ -117,9 +117,9 @@ def test_what_is_broken_off_within_a_token_is_as_if_it_had_not_been(open_chat: O
     chat.end()
 
 
-def test_ctrl_c_stops_the_response_to_a_loaded_conversation(open_chat: OpenChat, endless: str, tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_response_to_a_loaded_conversation(open_chat: OpenChat, wide: str, tmp_path: Path) -> None:
     (tmp_path / "open.jsonl").write_text('["Hi!"]\n')
-    chat = open_chat(*LONG, "--load", "open.jsonl", model=endless)
+    chat = open_chat(*LONG, "--load", "open.jsonl", model=wide)
     chat.see("bot> ")
     chat.type(CTRL_C)
     assert "[stopped]" in chat.prompt()
@@ -128,8 +128,8 @@ def test_ctrl_c_stops_the_response_to_a_loaded_conversation(open_chat: OpenChat,
 
 
 @pytest.mark.parametrize("moment", ["at the prompt", "in a response"])
-def test_a_termination_leaves_the_terminal_as_it_was(open_chat: OpenChat, endless: str, moment: str) -> None:
-    chat = open_chat(*LONG, model=endless)
+def test_a_termination_leaves_the_terminal_as_it_was(open_chat: OpenChat, wide: str, moment: str) -> None:
+    chat = open_chat(*LONG, model=wide)
     chat.prompt()
     chat.rest(0.1)
     if moment == "in a response":
@@ -156,11 +156,11 @@ def test_a_termination_while_the_prompt_is_at_work_ends_the_chat(open_chat: Open
     chat.end(143)
 
 
-def test_a_window_that_is_closed_ends_the_chat(open_chat: OpenChat, endless: str) -> None:
+def test_a_window_that_is_closed_ends_the_chat(open_chat: OpenChat, wide: str) -> None:
     chat = open_chat()
     chat.prompt()
     assert chat.hang_up().code == 129
-    chat = open_chat(*LONG, model=endless)
+    chat = open_chat(*LONG, model=wide)
     chat.prompt()
     chat.type("Hi!\r")
     chat.see("bot> ")

@@ -58,8 +58,8 @@ def test_a_pasted_line_is_as_if_it_were_typed(open_chat: OpenChat) -> None:
     leave(chat)
 
 
-def test_what_is_pasted_while_the_model_answers_is_one_message_too(open_chat: OpenChat, endless: str) -> None:
-    chat = open_chat(*LONG, model=endless)
+def test_what_is_pasted_while_the_model_answers_is_one_message_too(open_chat: OpenChat, wide: str) -> None:
+    chat = open_chat(*LONG, model=wide)
     chat.prompt()
     chat.type("Hi!\r")
     chat.see("bot> ")
@@ -70,8 +70,8 @@ def test_what_is_pasted_while_the_model_answers_is_one_message_too(open_chat: Op
     leave(chat)
 
 
-def test_what_is_typed_while_the_model_answers_is_for_the_next_prompt(open_chat: OpenChat, endless: str) -> None:
-    chat = open_chat(*LONG, model=endless)
+def test_what_is_typed_while_the_model_answers_is_for_the_next_prompt(open_chat: OpenChat, wide: str) -> None:
+    chat = open_chat(*LONG, model=wide)
     chat.prompt()
     chat.type("Hi!\r")
     chat.see("bot> ")

@@ -53,9 +53,9 @@ def open_shell(tmp_path: Path) -> Iterator[OpenShell]:
 
 
 @pytest.mark.slow
-def test_a_chat_stands_still_and_goes_on_as_a_shell_wants(open_shell: OpenShell, endless: str) -> None:
+def test_a_chat_stands_still_and_goes_on_as_a_shell_wants(open_shell: OpenShell, wide: str) -> None:
     shell = open_shell()
-    shell.type(f"{sys.executable} -m convmodel_cli chat -m {endless} --threads 1 --greedy {' '.join(LONG)}\r")
+    shell.type(f"{sys.executable} -m convmodel_cli chat -m {wide} --threads 1 --greedy {' '.join(LONG)}\r")
     shell.prompt()
     shell.type("Hi!\r")
     shell.see("bot> ")

@@ -31,8 +31,8 @@ def test_a_chat_on_a_terminal_keeps_the_conversation_and_obeys_commands(open_cha
     chat.end()
 
 
-def test_a_terminal_that_is_resized_while_it_answers_shows_the_next_prompt(open_chat: OpenChat, endless: str) -> None:
-    chat = open_chat(*LONG, model=endless)
+def test_a_terminal_that_is_resized_while_it_answers_shows_the_next_prompt(open_chat: OpenChat, wide: str) -> None:
+    chat = open_chat(*LONG, model=wide)
     chat.prompt()
     chat.type("Hi!\r")
     chat.see("bot> ")
@@ -61,8 +61,8 @@ def test_twenty_columns_are_enough(open_chat: OpenChat) -> None:
 
 
 @pytest.mark.parametrize("variable", [{"TERM": "dumb"}, {"CI": "1"}], ids=str)
-def test_a_terminal_without_codes_gets_none(open_chat: OpenChat, endless: str, variable: dict[str, str]) -> None:
-    chat = open_chat("--greedy", *LONG, model=endless, environment={**variable, "FORCE_COLOR": "1"})
+def test_a_terminal_without_codes_gets_none(open_chat: OpenChat, wide: str, variable: dict[str, str]) -> None:
+    chat = open_chat("--greedy", *LONG, model=wide, environment={**variable, "FORCE_COLOR": "1"})
     chat.see("you> ")
     chat.type("Hi!\r")
     chat.see("bot> ")
