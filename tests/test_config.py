@@ -134,3 +134,10 @@ def test_values_of_a_generation_config_that_mean_none_are_passed_over(convmodel:
     printed = convmodel("generate", "Hi", "-m", "bot", "--print-config").out
     assert "min_p: 0.1  # model folder" in printed
     assert printed.count("model folder") == 1
+
+
+def test_a_model_in_the_home_of_nobody_is_a_usage_error(convmodel: Convmodel) -> None:
+    for command in ("eval", "generate", "chat"):
+        outcome = convmodel(command, "-m", "~no-such-user/model")
+        assert outcome.code == 2
+        assert "expected somebody's home, got ~no-such-user" in outcome.err

@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.errors import ModelError, UsageError
 from convmodel_cli.escaping import to_json
+from convmodel_cli.storage import from_home
 
 # A list of files in a config is a positional argument and repeated options on the command line.
 _LISTS = {"train": "more_train", "valid": "more_valid"}
@@ -64,7 +65,7 @@ def use_model_folder(context: typer.Context, name: str) -> str:
 
     Of a model on the hub nothing is known before it is loaded. Raises ModelError for a file that makes no sense.
     """
-    path = Path(name).expanduser() / "generation_config.json"
+    path = from_home(name) / "generation_config.json"
     stated = context.default_map or {}
     takes = {parameter.name for parameter in context.command.params} - set(stated)
     found = {ours: value for ours, value in _sampling_of(path).items() if ours in takes}
