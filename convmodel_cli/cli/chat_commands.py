@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convmodel_cli.cli.chat_settings import change_settings, describe_settings
-from convmodel_cli.cli.chat_views import excerpt, tell_context, tell_history, tell_stats
+from convmodel_cli.cli.chat_views import ANSWER, PROMPT, excerpt, tell_context, tell_history, tell_stats
 from convmodel_cli.cli.display import counted
 from convmodel_cli.errors import UsageError
 from convmodel_cli.escaping import indented
@@ -113,7 +113,7 @@ def _pick(session: Session, argument: str) -> None:
 
 def _edit(session: Session, argument: str) -> None:
     said = session.chat.turns[-2].text if len(session.chat.turns) > 1 else ""
-    text = argument or (said and session.ask("you> ", said))
+    text = argument or (said and session.ask(PROMPT, said))
     if text is None:
         session.screen.tell(_UNCHANGED)
         return
@@ -122,13 +122,13 @@ def _edit(session: Session, argument: str) -> None:
 
 def _fix(session: Session, argument: str) -> None:
     answered = session.chat.turns[-1].text if session.chat.turns else ""
-    text = argument or (answered and session.ask("bot> ", answered))
+    text = argument or (answered and session.ask(ANSWER, answered))
     if text is None:
         session.screen.tell(_UNCHANGED)
         return
     corrected = _wanted(text, "/fix TEXT corrects the last response")
     session.chat.fix(corrected)
-    session.note("bot> ", corrected)
+    session.note(ANSWER, corrected)
     session.screen.tell("corrected; the conversation goes on from here, and /save keeps it")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
+from convmodel_cli.cli.chat_views import PROMPT
 from convmodel_cli.cli.terminal_modes import QuietTerminal
 from convmodel_cli.escaping import escaped
 
@@ -19,7 +20,7 @@ class PlainPrompt:
 
     def read(self) -> str:
         """The next message; raises KeyboardInterrupt for Ctrl-C and EOFError for Ctrl-D."""
-        typed = self._line("you> ")
+        typed = self._line(PROMPT)
         while is_open(typed):
             typed += "\n" + self._line("...> ")
         return message_of(typed)

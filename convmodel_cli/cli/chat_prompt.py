@@ -25,6 +25,7 @@ from prompt_toolkit.output import ColorDepth, create_output
 from convmodel_cli.cli.chat_commands import COMMANDS
 from convmodel_cli.cli.chat_plain_prompt import is_open, message_of
 from convmodel_cli.cli.chat_settings import NAMES, summary
+from convmodel_cli.cli.chat_views import PROMPT
 from convmodel_cli.cli.display import Screen, counted
 from convmodel_cli.cli.terminal_modes import QuietTerminal
 from convmodel_cli.errors import StorageError, UsageError
@@ -35,7 +36,6 @@ from convmodel_cli.storage import from_home, open_private
 if TYPE_CHECKING:
     from convmodel_cli.cli.chat_screen import Session
 
-_PROMPT = "you> "
 _STEERING = "\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # what prompt_toolkit shows as it is
 
 
@@ -53,7 +53,7 @@ class DrawnPrompt:
 
     def read(self) -> str:
         """The next message; raises KeyboardInterrupt for Ctrl-C and EOFError for Ctrl-D."""
-        return message_of(self._ask(self._messages, _PROMPT))
+        return message_of(self._ask(self._messages, PROMPT))
 
     def change(self, speaker: str, text: str) -> str | None:
         """Let the user change a text; None if he leaves it with Ctrl-C or Ctrl-D."""

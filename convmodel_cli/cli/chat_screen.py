@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from convmodel_cli.answer_events import Answered, Dropped, Piece, Response
 from convmodel_cli.cli.chat_commands import find_command, split_command
+from convmodel_cli.cli.chat_views import ANSWER, PROMPT
 from convmodel_cli.cli.display import Screen, counted
 from convmodel_cli.cli.result_screens import answered_json, dropped_line
 from convmodel_cli.errors import DataError
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from convmodel_cli.workflows.chat import Answering, Chat
     from convmodel_cli.workflows.chat_files import SavedChat, Transcript
 
-PROMPT = "you> "
-ANSWER = "bot> "
 _LONGEST_LINE = 2**20  # bytes of a turn on a pipe; far more than any model is shown
 _NOTHING = "the model said nothing; /retry asks again"
 

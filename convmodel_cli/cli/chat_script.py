@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from convmodel_cli.answer_events import Dropped
 from convmodel_cli.cli.chat_commands import find_command, split_command
-from convmodel_cli.cli.chat_screen import ANSWER, PROMPT, Lines, Session
+from convmodel_cli.cli.chat_screen import Lines, Session
+from convmodel_cli.cli.chat_views import ANSWER, PROMPT
 from convmodel_cli.cli.display import counted
 from convmodel_cli.cli.result_screens import dropped_line
 from convmodel_cli.errors import ConvmodelError, UsageError

@@ -10,6 +10,9 @@ from convmodel_cli.escaping import indented
 if TYPE_CHECKING:
     from convmodel_cli.cli.chat_screen import Session
 
+PROMPT = "you> "
+ANSWER = "bot> "
+
 
 def tell_history(session: Session, _: str) -> None:
     if not session.chat.turns:
@@ -44,7 +47,7 @@ def tell_stats(session: Session, _: str) -> None:
 
 
 def _speaker(session: Session, index: int) -> str:
-    return "bot> " if session.chat.is_response(index) else "you> "
+    return ANSWER if session.chat.is_response(index) else PROMPT
 
 
 def excerpt(text: str) -> str:

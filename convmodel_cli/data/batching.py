@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convmodel_cli.data.encoding import Sequences
+from convmodel_cli.data.encoding import Sequences, Tokens
 
 _ORDER, _SPEAKERS = 1, 2  # separate streams of random numbers for one seed and epoch
 
@@ -152,7 +152,11 @@ def micro_batches(
 
 def collate(sequences: Sequences, rows: List[int], with_types: NDArray[np.bool_]) -> MicroBatch:
     """Tensors of these sequences."""
-    parts = [sequences[row] for row in rows]
+    return pad([sequences[row] for row in rows], with_types, int(sequences.num_bytes[rows].sum()))
+
+
+def pad(parts: List[Tokens], with_types: NDArray[np.bool_], num_bytes: int) -> MicroBatch:
+    """Tensors of these sequences, whose learned turns have `num_bytes`."""
     shape = (len(parts), max(len(part.ids) for part in parts))
     ids = np.zeros(shape, np.int64)
     types = np.zeros(shape, np.int64)
@@ -169,5 +173,5 @@ def collate(sequences: Sequences, rows: List[int], with_types: NDArray[np.bool_]
         predict_from=torch.from_numpy(places - 1),
         target_ids=torch.from_numpy(ids.reshape(-1)[places]),
         num_tokens=sum(len(part.ids) for part in parts),
-        num_bytes=int(sequences.num_bytes[rows].sum()),
+        num_bytes=num_bytes,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
-from convmodel_cli.data.batching import MicroBatch
+from convmodel_cli.data.batching import MicroBatch, pad
+from convmodel_cli.data.encoding import Tokens
 from convmodel_cli.errors import TrainingError
 from convmodel_cli.model.compute import Compute, evaluating, is_out_of_memory, release_memory
 from convmodel_cli.model.generation import Context
@@ -60,19 +60,12 @@ def _score(
 def _batch(context: Context, responses: Sequence[Sequence[int]], with_types: bool) -> MicroBatch:
     """The context with each of the responses, which are the targets."""
     shown = len(context.ids)
-    shape = (len(responses), shown + max(map(len, responses)))
-    ids, types, targets = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.bool_)
-    ids[:, :shown], types[:, :shown], types[:, shown:] = context.ids, context.types, context.types[-1]
-    for row, response in enumerate(responses):
-        ids[row, shown : shown + len(response)] = response
-        targets[row, shown : shown + len(response)] = True
-    places = np.flatnonzero(targets)
-    return MicroBatch(
-        ids=torch.from_numpy(ids),
-        types=torch.from_numpy(types) if with_types else None,
-        with_types=torch.full((len(responses),), with_types),
-        predict_from=torch.from_numpy(places - 1),
-        target_ids=torch.from_numpy(ids.reshape(-1)[places]),
-        num_tokens=int(targets.sum()) + shown * len(responses),
-        num_bytes=0,
-    )
+    parts = [
+        Tokens(
+            ids=np.array([*context.ids, *response], np.int32),
+            types=np.array([*context.types, *[context.types[-1]] * len(response)], np.uint8),
+            targets=np.arange(shown + len(response)) >= shown,
+        )
+        for response in responses
+    ]
+    return pad(parts, np.full(len(parts), with_types), num_bytes=0)

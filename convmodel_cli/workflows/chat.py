@@ -212,8 +212,7 @@ class Chat:
         self.turns, self.candidates, self._drawn = turns, [], drawn
 
     def _turn(self, text: str, index: int) -> ChatTurn:
-        shown = text.lstrip() if index == 0 and self.persona.strip() else text
-        return ChatTurn(text, tuple(self.responder.encode([shown], "")[0]))
+        return ChatTurn(text, tuple(self.responder.encode([text], "" if index else self.persona)[0]))
 
     def _last_response(self) -> ChatTurn:
         if not self.turns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from convmodel_cli.answer_events import Dropped, Talked
 from convmodel_cli.data.formats import BadRecord, Conversation, parse_record, to_record
@@ -21,7 +21,7 @@ class _Talk:
     whole: list[bool]
     persona_ids: list[int]
     dropped: Dropped | None = None
-    over: bool = field(default=False)
+    over: bool = False
 
 
 def talk_to_itself(
