@@ -47,9 +47,9 @@ def break_step(monkeypatch: pytest.MonkeyPatch, number: int, what: str, value: f
         if what == "weight":
             with torch.no_grad():
                 weight[5, 5] = value
-        if what == "gradient" and calls == number:
-            weight.register_hook(lambda gradient: gradient * value)
         result = target_losses(model, batch)
+        if what == "gradient" and calls == number:
+            result.register_hook(lambda gradient: gradient * value)
         # In a batch of its own the sequence of row 1 of the broken step is known by its tokens.
         if what == "loss":
             if calls == number:

@@ -36,7 +36,7 @@ class MicroBatch:
     `ids` and `types` have shape (rows, tokens), `with_types` (rows,); `types` is None if no row is shown with them.
     `target_ids` (targets,) are the tokens the loss counts and `predict_from` (targets,) the places whose output
     predicts them: each is the place before its target, counted through the flattened (rows * tokens).
-    `num_tokens` counts real tokens, `num_bytes` the UTF-8 bytes of what is learned here.
+    `lengths` (rows,) and `num_tokens` count real tokens, `num_bytes` the UTF-8 bytes of what is learned here.
     The padding's id is arbitrary: attention is causal and padding predicts nothing, so nothing depends on it.
     """
 
@@ -47,6 +47,7 @@ class MicroBatch:
     target_ids: Tensor
     num_tokens: int
     num_bytes: int
+    lengths: tuple[int, ...]
 
     @property
     def num_targets(self) -> int:
@@ -66,6 +67,7 @@ class MicroBatch:
                 self.target_ids[early],
                 self.num_tokens,
                 self.num_bytes,
+                self.lengths[:middle],
             ),
             MicroBatch(
                 self.ids[middle:],
@@ -75,6 +77,7 @@ class MicroBatch:
                 self.target_ids[~early],
                 0,
                 0,
+                self.lengths[middle:],
             ),
         )
 
@@ -89,6 +92,7 @@ class MicroBatch:
             self.target_ids.to(device, non_blocking=True),
             self.num_tokens,
             self.num_bytes,
+            self.lengths,
         )
 
 
@@ -118,20 +122,26 @@ def draw_speaker_ids(num_sequences: int, seed: int, epoch: int, speaker_ids: str
     return np.full(num_sequences, speaker_ids == "on")
 
 
-def cut(lengths: NDArray[np.int64], budget: int, max_rows: int | None = None) -> list[NDArray[np.int64]]:
-    """Cut sequences into micro-batches of at most `budget` tokens, padding included; returns indices into `lengths`.
+def cut(
+    lengths: NDArray[np.int64], budget: int, max_rows: int | None = None, padded: bool = True
+) -> list[NDArray[np.int64]]:
+    """Cut sequences into micro-batches of at most `budget` tokens; returns indices into `lengths`.
 
-    Longest first, so that neighbours are alike. For budget 12 and lengths 2 6 3 5:
+    Longest first, so that neighbours are alike. Where they will be `padded`, padding counts. For budget 12 and
+    lengths 2 6 3 5:
 
         6 5 .      3 2 .        two micro-batches of 2 rows: 12 and 6 places, 16 of 18 used
 
     A sequence longer than the budget is alone in its micro-batch.
     """
     order = np.argsort(-lengths, kind="stable")
+    sums = lengths[order].cumsum()
     parts = []
     start = 0
     while start < len(order):
-        rows = max(1, budget // int(lengths[order[start]]))
+        before = sums[start - 1] if start else 0
+        fitting = budget // lengths[order[start]] if padded else np.searchsorted(sums, before + budget, "right") - start
+        rows = max(1, int(fitting))
         rows = rows if max_rows is None else min(rows, max_rows)
         parts.append(order[start : start + rows])
         start += rows
@@ -144,9 +154,10 @@ def micro_batches(
     with_types: NDArray[np.bool_],
     budget: int,
     max_rows: int | None = None,
+    padded: bool = True,
 ) -> list[MicroBatch]:
     """The chosen sequences as micro-batches; `with_types` has one flag for each of them."""
-    parts = cut(sequences.lengths[chosen], budget, max_rows)
+    parts = cut(sequences.lengths[chosen], budget, max_rows, padded)
     return [collate(sequences, chosen[part].tolist(), with_types[part]) for part in parts]
 
 
@@ -174,4 +185,5 @@ def pad(parts: List[Tokens], with_types: NDArray[np.bool_], num_bytes: int) -> M
         target_ids=torch.from_numpy(ids.reshape(-1)[places]),
         num_tokens=sum(len(part.ids) for part in parts),
         num_bytes=num_bytes,
+        lengths=tuple(len(part.ids) for part in parts),
     )

@@ -18,11 +18,11 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from torch import Tensor
 
 from convmodel_cli.errors import UsageError
-from convmodel_cli.model.attention import LONGEST_PLAIN
 from convmodel_cli.settings import ComputeSettings
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 _LARGEST_KEPT_BYTES = 2**30
+_NEVER = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def set_up(settings: ComputeSettings, for_training: bool, deterministic: bool = 
     """Decide device and precision, and set the number of threads of this process."""
     if deterministic:
         _make_deterministic()
-    _bound_kernel_cache()
+    _keep_kernels()
     _keep_freed_memory()
     _quiet_libraries()
     device = torch.device(_device(settings.device))
@@ -57,26 +57,27 @@ def set_up(settings: ComputeSettings, for_training: bool, deterministic: bool = 
     return Compute(device, precision, torch.get_num_threads(), settings.seed or 0)
 
 
-def _bound_kernel_cache() -> None:
-    """Keep oneDNN from hoarding: it holds a kernel with its scratch memory for each tensor shape it has ever seen.
+def _keep_kernels() -> None:
+    """Let oneDNN keep what it has prepared for the shapes it has met; the few that we use must all find room.
 
-    Nearly every step brings new shapes. Measured over 100 steps: 4.0 GB with its default of 1,024 kernels, 2.7 GB
-    with 64, at about the same speed. oneDNN reads this when it first computes something.
+    oneDNN reads this when it first computes something.
     """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "2048")
 
 
 def _keep_freed_memory() -> None:
     """Tell glibc to keep big buffers for the next step instead of giving them back and faulting them in again.
 
-    Measured on a 4 x 256 model, 2 cores: a quarter more tokens per second. Elsewhere there is nothing to tell.
+    torch is told to take them in huge pages, which it looks up when it first takes memory. Elsewhere than on Linux
+    there is nothing to tell.
     """
     if sys.platform != "linux":
         return
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _LARGEST_KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 
 def _quiet_libraries() -> None:
@@ -109,10 +110,11 @@ def exact(tensor: Tensor) -> Tensor:
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
-def default_micro_batch_tokens(device: torch.device, vocab_size: int) -> int:
-    """Tokens of a forward pass whose logits stay small: they are the largest tensor by far."""
-    bytes_for_logits = 2**30 if device.type == "cuda" else 2**27
-    return max(1024, min(32768, bytes_for_logits // (4 * vocab_size)))
+def default_micro_batch_tokens(config: Any, length: int, compute: Compute, padded: bool) -> int:
+    """Tokens of a forward pass with gradients, for sequences of about `length`, that take half a gigabyte on a CPU."""
+    most_bytes = 2**31 if compute.device.type == "cuda" else 2**29
+    tokens = most_bytes // activation_bytes(config, 1, length, compute, padded) * length
+    return max(1024, min(32768 if padded else 16384, tokens))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -134,21 +136,21 @@ def _make_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def activation_bytes(config: Any, rows: int, tokens: int, compute: Compute) -> int:
+def activation_bytes(config: Any, rows: int, tokens: int, compute: Compute, padded: bool) -> int:
     """About the memory of a micro-batch of `rows` sequences of `tokens`: what the backward pass needs, and the logits.
 
-    Per token and layer 17 times the width and, where attention is by plain products, 2.5 times heads x tokens values
+    Per token and layer 18 times the width and, where attention is by plain products, heads x tokens values
     (Korthikanti et al. 2022, without dropout).
     """
     layers, width, heads = config.num_hidden_layers, config.hidden_size, config.num_attention_heads
-    size = 4 if compute.precision == "fp32" else 3  # autocast keeps some of them in fp32
-    scores = 2.5 * heads * tokens if compute.device.type == "cpu" and tokens <= LONGEST_PLAIN else 0
-    return int(rows * tokens * layers * size * (17 * width + scores)) + logits_bytes(config, rows * tokens)
+    size = 4 if compute.precision == "fp32" else 3 if padded else 2  # autocast keeps some of them in fp32
+    scores = 0 if padded else heads * tokens
+    return int(rows * tokens * layers * size * (18 * width + scores)) + logits_bytes(config, rows * tokens, padded)
 
 
-def logits_bytes(config: Any, targets: int) -> int:
-    """The logits, in fp32 too, and their logarithms: 12 bytes for each target and entry of the vocabulary."""
-    return int(12 * targets * config.vocab_size)
+def logits_bytes(config: Any, targets: int, padded: bool) -> int:
+    """The logits; padded, also in fp32, and their logarithms: 12 bytes for each target and entry of the vocabulary."""
+    return int((12 if padded else 4) * targets * config.vocab_size)
 
 
 def memory_bytes(device: torch.device) -> int:

@@ -44,9 +44,10 @@ def evaluation_batches(
     budget: int,
     max_rows: int | None = None,
     max_batches: int | None = None,
+    padded: bool = True,
 ) -> Iterator[MicroBatch]:
     """Micro-batches of alike lengths; `max_batches` keeps that many, spread evenly over the lengths."""
-    parts = cut(sequences.lengths, budget, max_rows)
+    parts = cut(sequences.lengths, budget, max_rows, padded)
     if max_batches is not None and max_batches < len(parts):
         parts = [parts[len(parts) * index // max_batches] for index in range(max_batches)]
     for part in parts:

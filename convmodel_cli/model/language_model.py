@@ -12,6 +12,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase,
 from convmodel_cli.data.batching import MicroBatch
 from convmodel_cli.data.encoding import TextEncoder, Vocabulary
 from convmodel_cli.model.attention import use_fast_attention
+from convmodel_cli.model.gpt2 import packed_losses, packs
 
 # These add the embedding of the token type to that of the token, and nothing but a linear head follows the last layer.
 _ADDS_TYPE_EMBEDDINGS = frozenset({"gpt2", "gpt_neo", "gptj", "codegen"})
@@ -62,6 +63,11 @@ class LanguageModel:
         return int(getattr(self.network.config, "max_position_embeddings", None) or 1024)
 
     @property
+    def pads(self) -> bool:
+        """Whether the sequences of a micro-batch are computed as rows of one length."""
+        return not packs(self.network)
+
+    @property
     def embedding(self) -> nn.Embedding:
         """The table of token embeddings, which also embeds the token types."""
         return cast(nn.Embedding, self.network.get_input_embeddings())
@@ -106,6 +112,10 @@ def target_logits(model: LanguageModel, batch: MicroBatch) -> Tensor:
 
 def target_losses(model: LanguageModel, batch: MicroBatch) -> Tensor:
     """Negative log-likelihood of each target in nats, of shape (targets,), fp32."""
+    if not model.pads:
+        dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
+        with torch.autocast("cpu", enabled=False):
+            return packed_losses(model.network, batch, dtype)
     return nn.functional.cross_entropy(target_logits(model, batch).float(), batch.target_ids, reduction="none")
 
 

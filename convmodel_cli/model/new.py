@@ -61,6 +61,7 @@ def new_model(size: Size, texts: Iterable[str], vocab_size: int, seed: int) -> L
         n_layer=size.layers,
         n_embd=size.width,
         n_head=size.heads,
+        activation_function="gelu",
         bos_token_id=sep_id,
         eos_token_id=sep_id,
         pad_token_id=sep_id,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
+from torch.autograd.graph import increment_version
 from torch.optim import AdamW, Muon, Optimizer
 
 from convmodel_cli.data.batching import MicroBatch, StepPlan, collate, micro_batches
@@ -112,7 +113,8 @@ def train(
             raise _not_finite(model, plan, sequences, loss, norm, compute)
         for optimizer in optimizers:
             optimizer.step()
-        model.network.zero_grad(set_to_none=True)
+        increment_version(model.network.parameters())  # fused optimizers change weights and do not tell
+        model.network.zero_grad(set_to_none=False)
         yield StepDone(
             plan,
             loss,
@@ -135,12 +137,12 @@ def _accumulate_in_memory(
     """
     while True:
         _seed_dropout(compute.seed, plan.number)
-        batches = micro_batches(sequences, plan.sequences, plan.with_types, budget)
+        batches = micro_batches(sequences, plan.sequences, plan.with_types, budget, padded=model.pads)
         try:
             return accumulate_gradients(model, batches, compute), batches, budget
         except _MemoryFull as full:
             rows, tokens = full.shape
-        model.network.zero_grad(set_to_none=True)
+        model.network.zero_grad(set_to_none=False)
         release_memory(compute.device)
         if rows == 1:
             raise TrainingError(

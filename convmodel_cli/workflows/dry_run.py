@@ -64,7 +64,7 @@ def _memory(model: LanguageModel, plan: RunPlan, compute: Compute) -> int:
     gradients = 4 * model.num_parameters
     longest = int(plan.train.lengths.max())
     rows = max(1, min(plan.batch_size, plan.optimization.micro_batch_tokens // longest))
-    working = activation_bytes(model.network.config, rows, longest, compute)
+    working = activation_bytes(model.network.config, rows, longest, compute, model.pads)
     if plan.valid is not None:
-        working += logits_bytes(model.network.config, min(plan.evaluation_budget, len(plan.valid.ids)))
+        working += logits_bytes(model.network.config, min(plan.evaluation_budget, len(plan.valid.ids)), model.pads)
     return memory_bytes(compute.device) + state + gradients + working

@@ -127,10 +127,11 @@ def _batches(
     from convmodel_cli.model.compute import default_micro_batch_tokens
     from convmodel_cli.model.evaluation import evaluation_batches
 
-    budget = default_micro_batch_tokens(compute.device, model.vocab_size)
+    length = round(float(sequences.lengths.mean()))
+    budget = default_micro_batch_tokens(model.network.config, length, compute, model.pads)
     if settings.batch_size is not None:
         budget = int(sequences.lengths.max()) * settings.batch_size
-    return evaluation_batches(sequences, with_types, budget, max_rows=settings.batch_size)
+    return evaluation_batches(sequences, with_types, budget, max_rows=settings.batch_size, padded=model.pads)
 
 
 def _count_answered(

@@ -21,6 +21,8 @@ from convmodel_cli.workflows.plan import RunPlan
 from convmodel_cli.workflows.state import RunState
 
 if TYPE_CHECKING:
+    from convmodel_cli.data.batching import MicroBatch
+    from convmodel_cli.data.encoding import Sequences
     from convmodel_cli.model.compute import Compute
     from convmodel_cli.model.evaluation import Score
     from convmodel_cli.model.language_model import LanguageModel
@@ -119,14 +121,14 @@ def _evaluate(
     model: LanguageModel, plan: RunPlan, compute: Compute, state: RunState, stop: StopRequest
 ) -> Iterator[RunEvent]:
     """Evaluate and sample; before the first step the train loss is that of its sequences."""
-    from convmodel_cli.model.evaluation import evaluate, evaluation_batches
+    from convmodel_cli.model.evaluation import evaluate
 
     started = time.perf_counter()
     train_loss = state.nats_since / state.targets_since if state.step else _first_loss(model, plan, compute)
     valid: Score | None = None
     if plan.valid is not None:
         with_types = plan.speaker_ids != "off"
-        batches = evaluation_batches(plan.valid, with_types, plan.evaluation_budget, max_batches=plan.eval_batches)
+        batches = _batches(model, plan.valid, plan, with_types)
         for valid in evaluate(model, batches, compute):
             yield EvaluationStepped(valid.targets / plan.valid.num_targets)
             stop.check()
@@ -150,13 +152,20 @@ def _evaluate(
     yield sample_response(model, plan, compute, state.step)
 
 
+def _batches(model: LanguageModel, sequences: Sequences, plan: RunPlan, with_types: bool) -> Iterator[MicroBatch]:
+    from convmodel_cli.model.evaluation import evaluation_batches
+
+    budget = plan.evaluation_budget
+    return evaluation_batches(sequences, with_types, budget, max_batches=plan.eval_batches, padded=model.pads)
+
+
 def _first_loss(model: LanguageModel, plan: RunPlan, compute: Compute) -> float:
     """The loss of the first step's sequences."""
     from convmodel_cli.data.batching import micro_batches, plan_steps
     from convmodel_cli.model.evaluation import evaluate, final_score
 
     first = next(plan_steps(len(plan.train), plan.batch_size, 1, plan.seed, plan.speaker_ids))
-    batches = micro_batches(plan.train, first.sequences, first.with_types, plan.evaluation_budget)
+    batches = micro_batches(plan.train, first.sequences, first.with_types, plan.evaluation_budget, padded=model.pads)
     return final_score(evaluate(model, batches, compute)).loss
 
 
@@ -174,12 +183,12 @@ def adopt_weights(
     model: LanguageModel, plan: RunPlan, compute: Compute, state: RunState, step: int, loss: float
 ) -> None:
     """Make the weights in the model the best of the run: they are of `step`, which the state has not come to know."""
-    from convmodel_cli.model.evaluation import evaluate, evaluation_batches, final_score
+    from convmodel_cli.model.evaluation import evaluate, final_score
 
     state.best_step, state.best_loss, state.best_valid = step, loss, None
     if plan.valid is not None:
         with_types = plan.speaker_ids != "off"
-        batches = evaluation_batches(plan.valid, with_types, plan.evaluation_budget, max_batches=plan.eval_batches)
+        batches = _batches(model, plan.valid, plan, with_types)
         state.best_valid = final_score(evaluate(model, batches, compute))
         state.best_loss = state.best_valid.loss
 
@@ -211,14 +220,14 @@ def conclude(
 
 def _portability(model: LanguageModel, plan: RunPlan, compute: Compute, stop: StopRequest) -> dict[str, float] | None:
     """Valid perplexity with and without token types: other tools never pass them."""
-    from convmodel_cli.model.evaluation import Score, evaluate, evaluation_batches
+    from convmodel_cli.model.evaluation import Score, evaluate
 
     if plan.valid is None or plan.speaker_ids == "off":
         return None
     ppl = {}
     for name, with_types in (("with_speaker_ids", True), ("without_speaker_ids", False)):
         score = Score()
-        batches = evaluation_batches(plan.valid, with_types, plan.evaluation_budget, max_batches=plan.eval_batches)
+        batches = _batches(model, plan.valid, plan, with_types)
         for score in evaluate(model, batches, compute):  # noqa: B007  the last one is wanted
             stop.check()
         ppl[name] = score.ppl

@@ -94,7 +94,7 @@ def make_plan(
         seed=compute.seed,
         sample=(settings.sample,) if settings.sample else _first_context(context_source),
         sample_persona=_sample_persona("" if settings.sample else context_source.persona, max_context, model),
-        optimization=_optimization(base, model, settings, steps, compute),
+        optimization=_optimization(base, model, settings, steps, compute, round(float(sequences.lengths.mean()))),
     )
 
 
@@ -156,8 +156,9 @@ def _first_context(conversation: Conversation) -> tuple[str, ...]:
 
 
 def _optimization(
-    base: str, model: LanguageModel, settings: TrainingSettings, steps: int, compute: Compute
+    base: str, model: LanguageModel, settings: TrainingSettings, steps: int, compute: Compute, length: int
 ) -> Optimization:
+    """What is decided of the optimization, for sequences of about `length` tokens."""
     from convmodel_cli.model.compute import default_micro_batch_tokens
     from convmodel_cli.model.training import Optimization
 
@@ -170,7 +171,8 @@ def _optimization(
         weight_decay=settings.weight_decay,
         clip=settings.clip,
         steps=steps,
-        micro_batch_tokens=settings.micro_batch_tokens or default_micro_batch_tokens(compute.device, model.vocab_size),
+        micro_batch_tokens=settings.micro_batch_tokens
+        or default_micro_batch_tokens(model.network.config, length, compute, model.pads),
     )
 
 

@@ -1,0 +1,203 @@
+"""GPT-2's forward pass without padding is that of transformers, and so are its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from convmodel_cli.data.batching import MicroBatch, pad
+from convmodel_cli.data.encoding import Tokens
+from convmodel_cli.model import gpt2
+from convmodel_cli.model.gpt2 import packed_losses, packs
+from convmodel_cli.model.gradients import working_copy
+from convmodel_cli.model.language_model import prepare_network
+from convmodel_cli.model.packed_attention import spans_of
+
+VOCABULARY = 61
+
+
+def make_network(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    shape = {"vocab_size": VOCABULARY, "n_positions": 700, "n_layer": 2, "n_embd": 24, "n_head": 3}
+    network = GPT2LMHeadModel(GPT2Config(**{**shape, **changes}))
+    for parameter in network.parameters():  # no bias of 0, no scale of 1, and an attention that is not even
+        nn.init.normal_(parameter, std=0.3)
+    prepare_network(network)
+    return network
+
+
+def make_batch(lengths: list[int], shown: list[bool], share: float = 0.7) -> MicroBatch:
+    random = np.random.default_rng(len(lengths))
+    parts = []
+    for length in lengths:
+        targets = random.random(length) < share
+        targets[0], targets[-1] = False, True
+        ids = random.integers(0, VOCABULARY, length, dtype=np.int32)
+        parts.append(Tokens(ids, random.integers(0, 2, length, dtype=np.uint8), targets))
+    return pad(parts, np.array(shown), num_bytes=0)
+
+
+def library_losses(network: Any, batch: MicroBatch) -> Tensor:
+    """Each sequence alone through transformers' own forward pass."""
+    losses = []
+    for row, length in enumerate(batch.lengths):
+        inputs: dict[str, Tensor] = {"input_ids": batch.ids[row : row + 1, :length]}
+        if batch.types is not None and batch.with_types[row]:
+            inputs["token_type_ids"] = batch.types[row : row + 1, :length]
+        own = batch.predict_from[batch.predict_from // batch.ids.shape[1] == row] % batch.ids.shape[1]
+        likelihoods = network(**inputs).logits[0].log_softmax(-1)
+        losses.append(-likelihoods[own, batch.ids[row][own + 1]])
+    return torch.cat(losses)
+
+
+BATCHES = {
+    "one": ([9], [True]),
+    "alike": ([31, 32, 32, 30, 29, 32, 31, 28, 30], [True, False, True, True, False, False, True, True, True]),
+    "unlike": ([600, 2, 33, 64, 65, 5], [False, True, True, False, True, False]),
+    "without types": ([40, 7, 7], [False, False, False]),
+}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "GPT-2": {},
+    "erf": {"activation_function": "gelu"},
+    "own head": {"tie_word_embeddings": False, "activation_function": "gelu_pytorch_tanh"},
+    "wide inside": {"n_inner": 40},
+}
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("changes", NETWORKS)
+def test_losses_and_gradients_are_those_of_transformers(changes: str, batch: str) -> None:
+    network, given = make_network(**NETWORKS[changes]), make_batch(*BATCHES[batch])
+    assert packs(network)
+    weights = torch.rand(given.num_targets)
+    expected = library_losses(network, given)
+    (expected * weights).sum().backward()
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
+    network.zero_grad()
+    losses = packed_losses(network, given, torch.float32)
+    (losses * weights).sum().backward()
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=2e-3, atol=2e-4, msg=name)
+
+
+def test_gradients_add_up() -> None:
+    network, batch = make_network(), make_batch(*BATCHES["alike"])
+    packed_losses(network, batch, torch.float32).sum().backward()
+    once = [parameter.grad.clone() for parameter in network.parameters()]
+    packed_losses(network, batch, torch.float32).sum().backward()
+    for parameter, gradient in zip(network.parameters(), once, strict=True):
+        torch.testing.assert_close(parameter.grad, 2 * gradient)
+
+
+def test_bf16_is_close_and_its_gradients_are_fp32() -> None:
+    network, batch = make_network(), make_batch(*BATCHES["unlike"])
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    exact = packed_losses(network, batch, torch.float32)
+    exact.mean().backward()
+    wanted = {name: parameter.grad.clone() for name, parameter in network.named_parameters()}
+    network.zero_grad()
+    losses = packed_losses(network, batch, torch.bfloat16)
+    losses.mean().backward()
+    assert losses.dtype == torch.float32
+    assert losses.mean().item() == pytest.approx(exact.mean().item(), rel=2e-3)
+    for name, parameter in network.named_parameters():
+        assert parameter.grad.dtype == torch.float32
+        assert float((parameter.grad - wanted[name]).norm() / wanted[name].norm()) < 0.05, name
+
+
+def test_the_gradient_of_a_likely_target_is_not_rounded_away() -> None:
+    network = make_network(n_layer=1, tie_word_embeddings=False)
+    batch = make_batch([12], [True], share=0.0)  # one target
+    with torch.no_grad():
+        network.lm_head.weight[batch.target_ids] *= 0.0
+        network.lm_head.weight[batch.target_ids] += network.transformer.ln_f.bias * 1.0
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        network.zero_grad()
+        loss = packed_losses(network, batch, dtype).sum()
+        loss.backward()
+        gradients.append(network.lm_head.weight.grad[batch.target_ids].norm())
+    assert float(gradients[1]) == pytest.approx(float(gradients[0]), rel=0.1)
+
+
+def test_no_gradients_give_the_same_losses() -> None:
+    network, batch = make_network(), make_batch(*BATCHES["unlike"])
+    with torch.inference_mode():
+        without = packed_losses(network, batch, torch.float32)
+    assert torch.equal(without, packed_losses(network, batch, torch.float32).detach())
+
+
+def test_frozen_matrices_stay_as_they_are() -> None:
+    network, batch = make_network(), make_batch(*BATCHES["alike"])
+    frozen = network.transformer.h[0].mlp.c_fc.weight
+    frozen.requires_grad_(False)
+    packed_losses(network, batch, torch.float32).sum().backward()
+    assert frozen.grad is None
+    assert network.transformer.h[0].attn.c_attn.weight.grad is not None
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate: float) -> None:
+    torch.manual_seed(1)
+    drop = gpt2._dropout(rate)
+    dropped = drop(torch.ones(1000, 64))
+    assert float((dropped == 0).float().mean()) == pytest.approx(rate, abs=0.01)
+    assert float(dropped.mean()) == pytest.approx(1.0, abs=0.02)
+    torch.manual_seed(1)
+    again = gpt2._dropout(rate)(torch.ones(1000, 64))
+    assert torch.equal(dropped, again)
+    assert not torch.equal(dropped, drop(torch.ones(1000, 64)))
+
+
+def test_training_drops_and_evaluation_does_not() -> None:
+    network, batch = make_network(), make_batch(*BATCHES["alike"])
+    network.transformer.drop.p = network.transformer.h[0].mlp.dropout.p = 0.5
+    still = packed_losses(network, batch, torch.float32)
+    network.train()
+    assert not torch.equal(packed_losses(network, batch, torch.float32), still)
+    network.eval()
+    assert torch.equal(packed_losses(network, batch, torch.float32), still)
+
+
+def test_a_working_copy_follows_its_weight() -> None:
+    weight = nn.Parameter(torch.ones(3, 4))
+    with torch.inference_mode():
+        copy = working_copy(weight, torch.bfloat16)
+    assert working_copy(weight, torch.bfloat16) is copy and copy.dtype == torch.bfloat16
+    with torch.no_grad():
+        weight.add_(1)
+    assert torch.equal(working_copy(weight, torch.bfloat16), torch.full((3, 4), 2, dtype=torch.bfloat16))
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "another activation": lambda network: setattr(network.config, "activation_function", "relu"),
+    "another scale": lambda network: setattr(network.config, "scale_attn_by_inverse_layer_idx", True),
+    "no scale": lambda network: setattr(network.config, "scale_attn_weights", False),
+    "another kind": lambda network: setattr(network.config, "model_type", "llama"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_not_quite_gpt2_is_left_to_transformers(change: str) -> None:
+    network = make_network()
+    CHANGES[change](network)
+    assert not packs(network)
+
+
+def test_spans_hold_each_sequence_once_and_have_few_shapes() -> None:
+    lengths = tuple(np.random.default_rng(0).integers(2, 900, 300).tolist())
+    spans = spans_of(lengths)
+    starts = np.cumsum([0, *lengths[:-1]]).tolist()
+    found = sorted(sequence for span in spans for sequence in span.sequences)
+    assert found == sorted(zip(starts, lengths, strict=True))
+    for span in spans:
+        assert span.length % 32 == 0 and all(span.length - 32 < count <= span.length for _, count in span.sequences)
+    assert len({(span.length, len(span.sequences)) for span in spans}) < 60
