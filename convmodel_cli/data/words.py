@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
-from itertools import chain
 
 _KEPT_CHARACTERS = 2**21
 _ENTRY_CHARACTERS = 16  # what an entry takes beside its characters, so that short ones are bounded too
@@ -29,13 +28,25 @@ class WordTable:
 
     def pack(self, texts: Sequence[str]) -> list[bytes]:
         """The packed ids of each text."""
-        cut = [self._cut(text) for text in texts]
         if self._size > _KEPT_CHARACTERS:
             self._known.clear()
             self._size = 0
-        self._learn(set(chain.from_iterable(cut)) - self._known.keys())
-        packed = self._known.__getitem__
-        return [b"".join(map(packed, words)) for words in cut]
+        packed: list[bytes] = []
+        new: list[int] = []
+        for place, text in enumerate(texts):
+            try:
+                packed.append(self._join(text))
+            except KeyError:
+                packed.append(b"")
+                new.append(place)
+        self._learn({word for place in new for word in self._cut(texts[place])} - self._known.keys())
+        for place in new:
+            packed[place] = self._join(texts[place])
+        return packed
+
+    def _join(self, text: str) -> bytes:
+        """The packed ids of a text; raises KeyError if there is a new word in it."""
+        return b"".join(map(self._known.__getitem__, self._cut(text)))  # no list of words outlives its text
 
     def _learn(self, new: set[str]) -> None:
         words = sorted(new)  # a set of texts has another order in each process
