@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.data.context import encode_context
-from convmodel_cli.data.encoding import Vocabulary, turns_to_encode
 from convmodel_cli.data.formats import BadRecord, parse_record
 from convmodel_cli.data.store import Conversations
+from convmodel_cli.data.vocabulary import Vocabulary, turns_to_encode
 from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.events import Evaluated
 from convmodel_cli.settings import NEW_BASES, ComputeSettings, TrainingSettings

@@ -11,8 +11,8 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from convmodel_cli.data.encoding import Vocabulary
 from convmodel_cli.data.formats import Conversation
+from convmodel_cli.data.vocabulary import Vocabulary
 
 TINY_POSITIONS = 64
 

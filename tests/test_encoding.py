@@ -14,11 +14,11 @@ from convmodel_cli import ConversationTokenizer
 from convmodel_cli.data.context import encode_context
 from convmodel_cli.data.encoding import (
     Sequences,
-    Vocabulary,
     encode_conversations,
     learned_turns,
 )
 from convmodel_cli.data.formats import Conversation
+from convmodel_cli.data.vocabulary import Vocabulary
 from convmodel_cli.errors import DataError
 from convmodel_cli.model.checkpoint import save_everything_but_weights
 from convmodel_cli.model.language_model import LanguageModel
@@ -115,7 +115,8 @@ def test_a_large_conversation_does_not_wait_for_others(monkeypatch: pytest.Monke
             calls.append(len(text))
             return super().__call__(text, **options)
 
-    conversations = [Conversation(("a", "b" * size), persona="p") for size in (1, 50, 1, 1, 60, 1)]
+    sizes = (1, 50, 2, 3, 60, 4)
+    conversations = [Conversation((f"a{size}", "b" * size), persona=f"p{size}") for size in sizes]
     whole = encode_conversations(conversations, BYTES, 100, "all")
     monkeypatch.setattr("convmodel_cli.data.encoding._CHARACTERS_PER_CALL", 40)
     parts = encode_conversations(conversations, Vocabulary(Counting(), 0), 100, "all")

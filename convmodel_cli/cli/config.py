@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 import typer
-import yaml
 from typer.core import TyperCommand
 
 from convmodel_cli.answer_settings import SamplingSettings
@@ -116,12 +115,12 @@ def _read(path: str) -> Mapping[str, Any]:
         elif kind == ".json":
             values = orjson.loads(content)
         elif kind in (".yaml", ".yml"):
-            values = yaml.safe_load(content)
+            values = _parse_yaml(content)
         else:
             raise UsageError(
                 f"{path}: expected a config file ending in .yaml, .toml or .json, got {kind or 'no ending'}"
             )
-    except (ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: expected a config file, got something else ({reason})") from None
     if isinstance(values, dict) and isinstance(values.get("settings"), dict):
@@ -131,6 +130,16 @@ def _read(path: str) -> Mapping[str, Any]:
             f"{path}: expected names and values, got {type(values).__name__}", "write lines like epochs: 3"
         )
     return values
+
+
+def _parse_yaml(content: bytes) -> Any:
+    """Raises ValueError for what is no YAML."""
+    import yaml  # few commands are given such a file
+
+    try:
+        return yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
 
 
 def _of_record(record: dict[str, Any]) -> dict[str, Any]:

@@ -12,52 +12,24 @@ A learned turn's targets are its tokens and the sep that closes it. `<sep>` stan
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Protocol
+from itertools import cycle, islice
+from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.data.spool import Spool
+from convmodel_cli.data.vocabulary import Vocabulary, persona_text, turns_to_encode
 from convmodel_cli.data.windows import Part, cut_into_windows
+from convmodel_cli.data.words import ID_BYTES, WordTable
 from convmodel_cli.errors import DataError
 
 _CONVERSATIONS_PER_CALL = 1000
 _CHARACTERS_PER_CALL = 2**20
 _FLAGS = (b"\0", b"\1")
-
-
-class TextEncoder(Protocol):
-    """What is needed of a Hugging Face tokenizer."""
-
-    def __call__(
-        self, text: list[str], *, add_special_tokens: bool, split_special_tokens: bool, return_attention_mask: bool
-    ) -> Any: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """A tokenizer and the id of its sep token."""
-
-    tokenizer: TextEncoder
-    sep_id: int
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text; text never becomes a control token."""
-        if not texts:
-            return []
-        encoded = self.tokenizer(
-            list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
-        )
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
-
-    def encode_persona(self, persona: str) -> list[int]:
-        """The ids that stand in front of the first turn of every window: the persona and a newline."""
-        return self.encode([persona_text(persona)])[0] if persona.strip() else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,18 +107,16 @@ def encode_conversations(
     conversations: Iterable[Conversation], vocabulary: Vocabulary, max_length: int, learn: str
 ) -> Sequences:
     """Encode and cut into windows of at most `max_length` tokens; sequences without targets are left out."""
-    builder = _Builder(vocabulary.sep_id)
+    builder = _Builder(vocabulary.sep_id, max_length)
+    table = WordTable(vocabulary.encode, vocabulary.cuts_at_spaces)
     number = 0
     for chunk in _chunks(conversations):
-        encoded = iter(vocabulary.encode([text for conversation in chunk for text in _texts(conversation)]))
+        packed = iter(table.pack([text for conversation in chunk for text in _texts(conversation)]))
         for conversation in chunk:
-            persona_ids = next(encoded) if conversation.persona.strip() else []
-            _check_persona(conversation, persona_ids, max_length)
-            head = [vocabulary.sep_id, *persona_ids]
-            turn_ids = list(islice(encoded, len(conversation.turns)))
-            for window in cut_into_windows(_parts(conversation, turn_ids, learn), len(head), max_length):
-                if any(part.learned for part in window):
-                    builder.add(number, head, window)
+            persona = next(packed) if conversation.persona.strip() else b""
+            _check_persona(conversation, len(persona) // ID_BYTES, max_length)
+            turns = list(islice(packed, len(conversation.turns)))
+            builder.add(number, conversation, persona, turns, learned_turns(conversation, learn))
             number += 1
     return builder.finish()
 
@@ -170,61 +140,82 @@ def _texts(conversation: Conversation) -> list[str]:
     return [*persona, *turns_to_encode(conversation.turns, conversation.persona)]
 
 
-def persona_text(persona: str) -> str:
-    """What stands in front of the first turn."""
-    return persona.strip() + "\n"
-
-
-def turns_to_encode(turns: Sequence[str], persona: str) -> Sequence[str]:
-    """The turns as they are encoded: behind a persona, white space before the first would melt into the newline."""
-    return (turns[0].lstrip(), *turns[1:]) if persona.strip() else turns
-
-
-def _check_persona(conversation: Conversation, ids: list[int], max_length: int) -> None:
-    if ids and 2 * (len(ids) + 1) > max_length:
+def _check_persona(conversation: Conversation, size: int, max_length: int) -> None:
+    if size and 2 * (size + 1) > max_length:
         raise DataError(
             f"{conversation.where}: expected a persona of less than half a window of {max_length} tokens, "
-            f"got {len(ids)} tokens",
+            f"got {size} tokens",
             "shorten it, or raise --max-length if the model's context allows it",
         )
 
 
-def _parts(conversation: Conversation, turn_ids: list[list[int]], learn: str) -> list[Part]:
-    learned = learned_turns(conversation, learn)
+def _parts(conversation: Conversation, turns: list[bytes], learned: tuple[bool, ...]) -> list[Part]:
     return [
-        Part(ids, index, learned[index], len(turn.encode()) if learned[index] else 0)
-        for index, (ids, turn) in enumerate(zip(turn_ids, conversation.turns, strict=True))
+        Part(np.frombuffer(ids, np.int32), index, learned[index], len(turn.encode()) if learned[index] else 0)
+        for index, (ids, turn) in enumerate(zip(turns, conversation.turns, strict=True))
     ]
 
 
 class _Builder:
-    """Collects windows into flat arrays, which many of them leave the memory for a temporary file."""
+    """Collects sequences into flat arrays, which many of them leave the memory for a temporary file."""
 
-    def __init__(self, sep_id: int) -> None:
-        self._sep_id = sep_id
+    def __init__(self, sep_id: int, max_length: int) -> None:
+        self._sep = array("i", [sep_id]).tobytes()
+        self._max_length = max_length
         self._ids, self._types, self._targets = Spool(), Spool(), Spool()
         self._starts = array("q", [0])
         self._conversations = array("q")
         self._num_bytes = array("q")
 
-    def add(self, conversation: int, head: list[int], window: list[Part]) -> None:
-        ids = array("i", head)
-        types = bytearray(_FLAGS[window[0].index % 2] * len(head))
-        targets = bytearray(len(head))
+    def add(
+        self, number: int, conversation: Conversation, persona: bytes, turns: list[bytes], learned: tuple[bool, ...]
+    ) -> None:
+        """Append a conversation, of which persona and turns are packed ids."""
+        head = self._sep + persona
+        room = self._max_length * ID_BYTES - len(head)
+        if sum(map(len, turns)) + len(turns) * ID_BYTES <= room:
+            if any(learned):
+                self._append_whole(number, conversation, head, turns, learned)
+            return
+        for window in cut_into_windows(_parts(conversation, turns, learned), len(head) // ID_BYTES, self._max_length):
+            if any(part.learned for part in window):
+                self._append_window(number, head, window)
+
+    def _append_whole(
+        self, number: int, conversation: Conversation, head: bytes, turns: list[bytes], learned: tuple[bool, ...]
+    ) -> None:
+        """What `_append_window` does, in a fraction of the time, for the one window of most conversations."""
+        sizes = [len(ids) // ID_BYTES + 1 for ids in turns]  # with the sep before a turn, or the one behind it
+        before = len(head) // ID_BYTES
+        types = [bytes(before - 1), *map(mul, cycle(_FLAGS), sizes), _FLAGS[len(turns) % 2]]
+        targets = [bytes(before), *(_FLAGS[is_learned] * size for is_learned, size in zip(learned, sizes, strict=True))]
+        said = "".join(turn for turn, is_learned in zip(conversation.turns, learned, strict=True) if is_learned)
+        ids = head + self._sep.join([*turns, b""])
+        self._append(number, ids, b"".join(types), b"".join(targets), len(said.encode()))
+
+    def _append_window(self, number: int, head: bytes, window: list[Part]) -> None:
+        ids = bytearray(head)
+        types = bytearray(_FLAGS[window[0].index % 2] * (len(head) // ID_BYTES))
+        targets = bytearray(len(types))
         for part in window:
             speaker = part.index % 2
-            ids.fromlist(part.ids)
+            ids += part.ids.tobytes()
             types += _FLAGS[speaker] * len(part.ids)
             if part.closed:
-                ids.append(self._sep_id)
+                ids += self._sep
                 types.append(1 - speaker)
             targets += _FLAGS[part.learned] * part.size
-        self._ids.append(memoryview(ids).cast("B"))
+        self._append(number, ids, types, targets, sum(part.num_bytes for part in window))
+
+    def _append(
+        self, number: int, ids: bytes | bytearray, types: bytes | bytearray, targets: bytes | bytearray, num_bytes: int
+    ) -> None:
+        self._ids.append(ids)
         self._types.append(types)
         self._targets.append(targets)
-        self._starts.append(self._starts[-1] + len(ids))
-        self._conversations.append(conversation)
-        self._num_bytes.append(sum(part.num_bytes for part in window))
+        self._starts.append(self._starts[-1] + len(types))
+        self._conversations.append(number)
+        self._num_bytes.append(num_bytes)
 
     def finish(self) -> Sequences:
         return Sequences(

@@ -12,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -21,7 +24,7 @@ class Part:
     share by tokens.
     """
 
-    ids: list[int]
+    ids: NDArray[np.int32]
     index: int
     learned: bool
     num_bytes: int = 0

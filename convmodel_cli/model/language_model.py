@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from convmodel_cli.data.batching import MicroBatch
-from convmodel_cli.data.encoding import TextEncoder, Vocabulary
+from convmodel_cli.data.vocabulary import TextEncoder, Vocabulary
 from convmodel_cli.model.attention import use_fast_attention
 from convmodel_cli.model.gpt2 import packed_losses, packs
 
@@ -41,6 +43,20 @@ def fast_encoder(tokenizer: PreTrainedTokenizerBase) -> TextEncoder:
     return _IdsAlone(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerFast) else tokenizer
 
 
+def cuts_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer cuts texts before each single space, as GPT-2's does, so that words keep their ids."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return False
+    backend = tokenizer.backend_tokenizer
+    cut, model = backend.pre_tokenizer, backend.model
+    return (
+        (isinstance(cut, ByteLevel) and cut.use_regex and not cut.add_prefix_space)
+        and (isinstance(model, BPE) and not model.dropout)
+        and backend.normalizer is None
+        and all(token.special for token in backend.get_added_tokens_decoder().values())  # others may hold spaces
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class LanguageModel:
     """`network` maps ids of shape (rows, tokens) to logits (rows, tokens, vocabulary)."""
@@ -51,7 +67,7 @@ class LanguageModel:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary(fast_encoder(self.tokenizer), self.sep_id)
+        return Vocabulary(fast_encoder(self.tokenizer), self.sep_id, cuts_at_spaces(self.tokenizer))
 
     @property
     def takes_types(self) -> bool:

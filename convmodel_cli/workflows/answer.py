@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from convmodel_cli.answer_events import Answered, Dropped, Response, Talked
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.data.context import LEAST_AFTER_PERSONA, encode_context
-from convmodel_cli.data.encoding import turns_to_encode
+from convmodel_cli.data.vocabulary import turns_to_encode
 from convmodel_cli.errors import ModelError, TrainingError, UsageError
 from convmodel_cli.settings import ComputeSettings
 from convmodel_cli.workflows.record import RunRecord, read_record
