@@ -1,0 +1,158 @@
+"""Speed and memory of training: `fit` against transformers' Trainer on the same conversations.
+
+    python benchmarks/training.py TRAIN --shape gpt2 --tokenizer DIR [--conversations 64] [--batch-size 8]
+    python benchmarks/training.py TRAIN --shape new-tiny --batch-size 16
+
+One epoch from the same random weights, with AdamW at the same rate, on the same sequences. Tokens per second count real
+tokens, never padding, over the steps of training alone; memory is the most of the whole process. The Trainer's default
+is fp32 with dropout 0.1; its best is bf16, grouped by length, with the activation in one kernel and without dropout.
+`--jemalloc FILE` adds its best with that allocator preloaded. The floor is what the machine could do if it did
+nothing but multiply bf16 matrices: 6 operations for each parameter and token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import measure
+from measure import Comparison, Figures
+
+from convmodel_cli.events import Stepped
+from convmodel_cli.settings import ComputeSettings, RunSettings, TrainingSettings
+from convmodel_cli.workflows.fit import FitRequest, fit
+
+RATES = {"gpt2": 5e-5}
+OTHER_RATE = 1e-3
+GOALS = {
+    "gpt2": (">= 8", ">= 3.5", ">= 2", "<= 0.25", "<= 0.67"),
+    "new-tiny": (">= 8", ">= 2", "-", "-", "-"),
+}
+
+
+def prepare(options: argparse.Namespace, work: Path) -> Figures:
+    from bases import encode, make_base, write_first
+    from opponents import load_tokenizer
+
+    write_first(options.train, options.conversations, work / "train.jsonl")
+    write_first(options.train, 1, work / "valid.jsonl")  # something to evaluate, as little as can be
+    make_base(options.shape, work / "base", options.tokenizer, str(work / "train.jsonl"))
+    tokens = len(encode(str(work / "train.jsonl"), load_tokenizer(work / "base")).ids)
+    (work / "tokens").write_text(str(tokens), encoding="utf-8")
+    return {"tokens": tokens}
+
+
+def ours(options: argparse.Namespace, work: Path, dropout: float = 0.0) -> Figures:
+    training = TrainingSettings(
+        epochs=1,
+        batch_size=options.batch_size,
+        optimizer="adamw",
+        dropout=dropout,
+        learning_rate=RATES.get(options.shape, OTHER_RATE),
+        eval_every=1_000_000,
+    )
+    files = (str(work / "train.jsonl"),), (str(work / "valid.jsonl"),)
+    request = FitRequest(*files, base=str(work / "base"), output=str(work / f"model-{time.time_ns()}"))
+    events = fit(request, RunSettings(), training, ComputeSettings(device=options.device))
+    seconds, before = 0.0, time.perf_counter()
+    for event in events:
+        now = time.perf_counter()
+        seconds += now - before if isinstance(event, Stepped) else 0.0
+        before = now
+    return figures(options, work, seconds)
+
+
+def ours_dropout(options: argparse.Namespace, work: Path) -> Figures:
+    return ours(options, work, 0.1)
+
+
+def trainer(options: argparse.Namespace, work: Path, best: bool) -> Figures:
+    from bases import encode
+    from opponents import load_network, load_tokenizer, rows_of, train
+
+    rows = rows_of(encode(str(work / "train.jsonl"), load_tokenizer(work / "base")))
+    rate = RATES.get(options.shape, OTHER_RATE)
+    network = load_network(work / "base", best)
+    seconds = train(network, rows, best, options.device, work, batch_size=options.batch_size, rate=rate)
+    return figures(options, work, seconds)
+
+
+def trainer_default(options: argparse.Namespace, work: Path) -> Figures:
+    return trainer(options, work, best=False)
+
+
+def trainer_best(options: argparse.Namespace, work: Path) -> Figures:
+    return trainer(options, work, best=True)
+
+
+def figures(options: argparse.Namespace, work: Path, seconds: float) -> Figures:
+    import torch
+
+    tokens = int((work / "tokens").read_text(encoding="utf-8"))
+    on_device = options.device == "cuda"
+    peak = torch.cuda.max_memory_allocated() / 1e9 if on_device else measure.peak_gigabytes()
+    return {"tokens_per_second": tokens / seconds, "peak_gigabytes": peak, "seconds": seconds}
+
+
+def floor(options: argparse.Namespace, work: Path) -> Figures:
+    """Tokens per second at the rate of bf16 matrix products in the shapes of training."""
+    import torch
+    from opponents import load_network
+
+    left = torch.randn(2048, 768, dtype=torch.bfloat16, device=options.device)
+    right = torch.randn(768, 3072, dtype=torch.bfloat16, device=options.device)
+    rates = []
+    for _ in range(50):
+        started = time.perf_counter()
+        for _ in range(10):
+            left @ right
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        rates.append(10 * 2 * 2048 * 768 * 3072 / (time.perf_counter() - started))
+    rate = sorted(rates)[len(rates) // 2]
+    parameters = sum(parameter.numel() for parameter in load_network(work / "base", best=True).parameters())
+    return {"tokens_per_second": rate / (6 * parameters), "tera_operations_per_second": rate / 1e12}
+
+
+def comparisons(shape: str) -> list[Comparison]:
+    default, best, preloaded, memory_default, memory_best = GOALS.get(shape, ("-",) * 5)
+    speed, memory = "tokens_per_second", "peak_gigabytes"
+    return [
+        Comparison("ours-dropout", "trainer-default", speed, default),
+        Comparison("ours", "trainer-best", speed, best),
+        Comparison("ours", "trainer-best-jemalloc", speed, preloaded),
+        Comparison("ours-dropout", "trainer-default", memory, memory_default),
+        Comparison("ours", "trainer-best", memory, memory_best),
+        Comparison("ours", "floor", speed, ">= 0.55" if shape == "gpt2" else "-"),
+    ]
+
+
+def main() -> None:
+    parser = measure.make_parser(__doc__)
+    parser.add_argument("train", metavar="TRAIN")
+    parser.add_argument("--shape", default="gpt2", choices=["gpt2", "new-tiny", "new-small", "new-medium"])
+    parser.add_argument("--tokenizer", metavar="DIR", help="GPT-2's vocab.json and merges.txt, for the shape gpt2")
+    parser.add_argument("--conversations", type=int, metavar="N", help="the first of TRAIN; default all")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--jemalloc", metavar="FILE", help="libjemalloc.so.2, to preload it for the Trainer")
+    options = parser.parse_args()
+    contestants = {
+        "floor": floor,
+        "ours-dropout": ours_dropout,
+        "trainer-default": trainer_default,
+        "ours": ours,
+        "trainer-best": trainer_best,
+    }
+    preload = {}
+    if options.jemalloc is not None:
+        contestants["trainer-best-jemalloc"] = trainer_best
+        preload["trainer-best-jemalloc"] = options.jemalloc
+    rounds = measure.take_turns(options, contestants, prepare, preload)
+    about = {"shape": options.shape, "batch_size": options.batch_size, "device": options.device}
+    measure.report("training", rounds, comparisons(options.shape), **about)
+
+
+if __name__ == "__main__":
+    main()
