@@ -17,7 +17,6 @@ from convmodel_cli.data.conversations import read_conversations
 from convmodel_cli.data.encoding import Sequences, Vocabulary, encode_conversations
 from convmodel_cli.model.new import MAX_POSITIONS, SIZES, train_tokenizer
 
-SHAPES = ("gpt2", *SIZES)  # gpt2: the shape of new-medium with GPT-2's own vocabulary
 _END = "<|endoftext|>"
 
 logging.disable_progress_bar()
@@ -65,13 +64,6 @@ def write_first(file: str, count: int | None, to: Path) -> None:
     """The first conversations of a JSON Lines file, or all of them."""
     lines = Path(file).read_text(encoding="utf-8").splitlines(keepends=True)
     to.write_text("".join(lines[:count]), encoding="utf-8")
-
-
-def add_model_options(parser: argparse.ArgumentParser, shape: str = "gpt2") -> None:
-    """The options that say which model takes part."""
-    parser.add_argument("--shape", default=shape, choices=SHAPES)
-    parser.add_argument("--tokenizer", metavar="DIR", help="GPT-2's vocab.json and merges.txt, for the shape gpt2")
-    parser.add_argument("--model", metavar="DIR", help="a trained model instead of random weights")
 
 
 def prepare_model(options: argparse.Namespace, work: Path) -> Path:

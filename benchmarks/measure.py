@@ -1,4 +1,4 @@
-"""What the benchmarks share: contestants in processes of their own, in turn; medians of paired ratios; one JSON line."""
+"""What benchmarks share: contestants in processes of their own, in turn; medians of paired ratios; one JSON line."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ Figures = dict[str, Any]  # of one contestant in one round; what is not a number
 Contestant = Callable[[argparse.Namespace, Path], Figures]
 Rounds = list[dict[str, Figures]]
 
+SHAPES = ("gpt2", "new-tiny", "new-small", "new-medium")  # gpt2: new-medium's with GPT-2's own vocabulary
 CONVMODEL = [sys.executable, "-m", "convmodel_cli"]
 _PACKAGES = ("torch", "transformers", "accelerate", "ctranslate2", "tokenizers")
 
@@ -43,6 +44,13 @@ def make_parser(description: str | None, runs: int = 3) -> argparse.ArgumentPars
     parser.add_argument("--turn-of", help=argparse.SUPPRESS)  # this process is a contestant
     parser.add_argument("--work", help=argparse.SUPPRESS)  # the folder that all contestants share
     return parser
+
+
+def add_model_options(parser: argparse.ArgumentParser, shape: str = "gpt2") -> None:
+    """The options that say which model takes part."""
+    parser.add_argument("--shape", default=shape, choices=SHAPES)
+    parser.add_argument("--tokenizer", metavar="DIR", help="GPT-2's vocab.json and merges.txt, for the shape gpt2")
+    parser.add_argument("--model", metavar="DIR", help="a trained model instead of random weights")
 
 
 def take_turns(

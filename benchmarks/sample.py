@@ -1,6 +1,6 @@
 """`convmodel fit` on the packaged sample, the whole command, and how many of its probes the model answers.
 
-    python benchmarks/sample.py [--max-steps N]
+python benchmarks/sample.py [--max-steps N]
 """
 
 from __future__ import annotations

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 
 import measure
 from measure import Comparison, Figures
+from ours import watch_fit
 
-from convmodel_cli.events import Stepped
-from convmodel_cli.settings import ComputeSettings, RunSettings, TrainingSettings
-from convmodel_cli.workflows.fit import FitRequest, fit
+from convmodel_cli.settings import TrainingSettings
 
 RATES = {"gpt2": 5e-5}
 OTHER_RATE = 1e-3
@@ -43,7 +43,7 @@ def prepare(options: argparse.Namespace, work: Path) -> Figures:
     return {"tokens": tokens}
 
 
-def ours(options: argparse.Namespace, work: Path, dropout: float = 0.0) -> Figures:
+def ours(dropout: float, options: argparse.Namespace, work: Path) -> Figures:
     training = TrainingSettings(
         epochs=1,
         batch_size=options.batch_size,
@@ -52,22 +52,11 @@ def ours(options: argparse.Namespace, work: Path, dropout: float = 0.0) -> Figur
         learning_rate=RATES.get(options.shape, OTHER_RATE),
         eval_every=1_000_000,
     )
-    files = (str(work / "train.jsonl"),), (str(work / "valid.jsonl"),)
-    request = FitRequest(*files, base=str(work / "base"), output=str(work / f"model-{time.time_ns()}"))
-    events = fit(request, RunSettings(), training, ComputeSettings(device=options.device))
-    seconds, before = 0.0, time.perf_counter()
-    for event in events:
-        now = time.perf_counter()
-        seconds += now - before if isinstance(event, Stepped) else 0.0
-        before = now
-    return figures(options, work, seconds)
+    watched = watch_fit(work, training, str(work / "base"), options.device)
+    return figures(options, work, watched.step_seconds)
 
 
-def ours_dropout(options: argparse.Namespace, work: Path) -> Figures:
-    return ours(options, work, 0.1)
-
-
-def trainer(options: argparse.Namespace, work: Path, best: bool) -> Figures:
+def trainer(best: bool, options: argparse.Namespace, work: Path) -> Figures:
     from bases import encode
     from opponents import load_network, load_tokenizer, rows_of, train
 
@@ -76,14 +65,6 @@ def trainer(options: argparse.Namespace, work: Path, best: bool) -> Figures:
     network = load_network(work / "base", best)
     seconds = train(network, rows, best, options.device, work, batch_size=options.batch_size, rate=rate)
     return figures(options, work, seconds)
-
-
-def trainer_default(options: argparse.Namespace, work: Path) -> Figures:
-    return trainer(options, work, best=False)
-
-
-def trainer_best(options: argparse.Namespace, work: Path) -> Figures:
-    return trainer(options, work, best=True)
 
 
 def figures(options: argparse.Namespace, work: Path, seconds: float) -> Figures:
@@ -131,7 +112,7 @@ def comparisons(shape: str) -> list[Comparison]:
 def main() -> None:
     parser = measure.make_parser(__doc__)
     parser.add_argument("train", metavar="TRAIN")
-    parser.add_argument("--shape", default="gpt2", choices=["gpt2", "new-tiny", "new-small", "new-medium"])
+    parser.add_argument("--shape", default="gpt2", choices=measure.SHAPES)
     parser.add_argument("--tokenizer", metavar="DIR", help="GPT-2's vocab.json and merges.txt, for the shape gpt2")
     parser.add_argument("--conversations", type=int, metavar="N", help="the first of TRAIN; default all")
     parser.add_argument("--batch-size", type=int, default=8)
@@ -140,14 +121,14 @@ def main() -> None:
     options = parser.parse_args()
     contestants = {
         "floor": floor,
-        "ours-dropout": ours_dropout,
-        "trainer-default": trainer_default,
-        "ours": ours,
-        "trainer-best": trainer_best,
+        "ours-dropout": partial(ours, 0.1),
+        "trainer-default": partial(trainer, False),
+        "ours": partial(ours, 0.0),
+        "trainer-best": partial(trainer, True),
     }
     preload = {}
     if options.jemalloc is not None:
-        contestants["trainer-best-jemalloc"] = trainer_best
+        contestants["trainer-best-jemalloc"] = contestants["trainer-best"]
         preload["trainer-best-jemalloc"] = options.jemalloc
     rounds = measure.take_turns(options, contestants, prepare, preload)
     about = {"shape": options.shape, "batch_size": options.batch_size, "device": options.device}
