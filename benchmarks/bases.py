@@ -11,15 +11,12 @@ from typing import Any
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from convmodel_cli.data.conversations import read_conversations
 from convmodel_cli.data.encoding import Sequences, Vocabulary, encode_conversations
 from convmodel_cli.model.new import MAX_POSITIONS, SIZES, train_tokenizer
 
 _END = "<|endoftext|>"
-
-logging.disable_progress_bar()
 
 
 def turns_of(*files: str) -> Iterator[str]:

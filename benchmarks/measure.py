@@ -23,6 +23,7 @@ Rounds = list[dict[str, Figures]]
 
 SHAPES = ("gpt2", "new-tiny", "new-small", "new-medium")  # gpt2: new-medium's with GPT-2's own vocabulary
 CONVMODEL = [sys.executable, "-m", "convmodel_cli"]
+_QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 _PACKAGES = ("torch", "transformers", "accelerate", "ctranslate2", "tokenizers")
 
 
@@ -80,7 +81,7 @@ def take_turns(
 
 def _turn(name: str, work: str, library: str | None = None) -> Figures:
     """The figures of one contestant, from the last line that its process writes."""
-    environment = {**os.environ, "LD_PRELOAD": library} if library else None
+    environment = {**os.environ, **_QUIET, **({"LD_PRELOAD": library} if library else {})}
     command = [sys.executable, *sys.argv, "--turn-of", name, "--work", work]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -112,6 +113,16 @@ def compare(rounds: Rounds, comparison: Comparison) -> dict[str, Any]:
         "spread": [_rounded(ratios[0]), _rounded(ratios[-1])],
         "goal": comparison.goal,
     }
+
+
+def spreads(rounds: Rounds, figure: str) -> dict[str, list[float]]:
+    """The lowest and the highest of a figure, for each contestant that has it."""
+    found = {}
+    for name in rounds[0]:
+        values = [each[name][figure] for each in rounds if figure in each[name]]
+        if values:
+            found[name] = [_rounded(min(values)), _rounded(max(values))]
+    return found
 
 
 def _rounded(value: float) -> float:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.utils import logging
 
 from convmodel_cli.data.encoding import Sequences
 
@@ -22,9 +21,6 @@ _BEST_TRAINING = {"bf16": True, "train_sampling_strategy": "group_by_length"}
 _BEST_EVALUATION = {"bf16_full_eval": True, "prediction_loss_only": True}
 
 Row = dict[str, list[int]]
-
-logging.disable_progress_bar()
-logging.set_verbosity_error()
 
 
 def load_network(folder: Path, best: bool) -> Any:
@@ -38,9 +34,9 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def rows_of(sequences: Sequences) -> list[Row]:
-    """Every token is a target, so the labels are the ids; the Trainer's model shifts them itself."""
+    """Every token but the first is a target. The labels are the ids, for the model shifts them itself."""
     ids = [sequences[index].ids.tolist() for index in range(len(sequences))]
-    return [{"input_ids": each, "labels": each} for each in ids]
+    return [{"input_ids": each, "labels": [IGNORED, *each[1:]]} for each in ids]
 
 
 def collate(rows: Sequence[Row]) -> dict[str, Tensor]:

@@ -20,12 +20,14 @@ class Watched:
     step_seconds: float
 
 
-def watch_fit(work: Path, training: TrainingSettings, base: str = "new-tiny", device: str = "cpu") -> Watched:
-    """Run `fit` on `train.jsonl` and `valid.jsonl` of the folder, without the time that imports take."""
+def watch_fit(
+    work: Path, training: TrainingSettings, base: str = "new-tiny", device: str = "cpu", train: str = "train.jsonl"
+) -> Watched:
+    """Run `fit` on this file and `valid.jsonl` of the folder, without the time that imports take."""
     import torch  # noqa: F401
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401
 
-    files = (str(work / "train.jsonl"),), (str(work / "valid.jsonl"),)
+    files = (str(work / train),), (str(work / "valid.jsonl"),)
     request = FitRequest(*files, base=base, output=str(work / f"model-{time.time_ns()}"))
     finished, step_seconds = None, 0.0
     started = before = time.perf_counter()

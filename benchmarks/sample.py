@@ -45,9 +45,8 @@ def main() -> None:
     parser = measure.make_parser(__doc__)
     parser.add_argument("--max-steps", type=int, help="end early, to see whether the script works")
     rounds = measure.take_turns(parser.parse_args(), {"fit": command_and_eval})
-    figures = [each["fit"] for each in rounds]
-    spread = {key: [min(each[key] for each in figures), max(each[key] for each in figures)] for key in figures[0]}
-    measure.report("sample", rounds, goal=GOAL, spread={key: spread[key] for key in ("seconds", "probes")})
+    spread = {figure: measure.spreads(rounds, figure)["fit"] for figure in ("seconds", "probes")}
+    measure.report("sample", rounds, goal=GOAL, spread=spread)
 
 
 if __name__ == "__main__":
