@@ -134,10 +134,10 @@ def generate(network: Any, contexts: Sequence[Sequence[int]], end: int, **settin
     return [row[: row.index(end)] if end in row else row for row in found]
 
 
-def convert_to_ctranslate2(folder: Path, precision: str, to: Path) -> Any:
+def convert_to_ctranslate2(folder: Path, precision: str, threads: int, to: Path) -> Any:
     """A CTranslate2 model of the same weights; `precision` is float32 or int8."""
     import ctranslate2
 
     if not to.exists():
         ctranslate2.converters.TransformersConverter(str(folder)).convert(str(to), quantization=precision)
-    return ctranslate2.Generator(str(to), device="cpu", compute_type=precision, intra_threads=torch.get_num_threads())
+    return ctranslate2.Generator(str(to), device="cpu", compute_type=precision, intra_threads=threads)
