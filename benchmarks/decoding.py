@@ -5,7 +5,8 @@
     python benchmarks/decoding.py CONVERSATIONS --model DIR --valid VALID
 
 After 64 tokens of real conversations, 96 greedy tokens, none of which may end the response; one stream. The time has
-the context in it. CTranslate2 has as many threads as the others, and once one alone: its int8 is faster so. `--valid` adds the perplexity of each precision, which says something of a trained model only.
+the context in it. CTranslate2 has as many threads as the others, and in int8 also one alone, which makes it faster.
+`--valid` adds the perplexity of each precision, which says something of a trained model only.
 """
 
 from __future__ import annotations
@@ -103,9 +104,8 @@ def ctranslate2(precision: str, threads: int | None, options: argparse.Namespace
 
     folder = prepare_model(options, work)
     tokenizer = load_tokenizer(folder)
-    generator = convert_to_ctranslate2(
-        folder, precision, threads or torch.get_num_threads(), work / f"ctranslate2-{precision}"
-    )
+    converted = work / f"ctranslate2-{precision}"
+    generator = convert_to_ctranslate2(folder, precision, threads or torch.get_num_threads(), converted)
 
     def respond(ids: tuple[int, ...]) -> int:
         [result] = generator.generate_batch(
