@@ -6,16 +6,18 @@
 One epoch from the same random weights, with AdamW at the same rate, on the same sequences. Tokens per second count real
 tokens, never padding, over the steps of training alone; memory is the most of the whole process. The Trainer's default
 is fp32 with dropout 0.1; its best is bf16, grouped by length, with the activation in one kernel and without dropout.
-`--jemalloc FILE` adds its best with that allocator preloaded. The floor is what the machine could do if it did
-nothing but multiply bf16 matrices: 6 operations for each parameter and token.
+`--jemalloc FILE` adds its best with that allocator preloaded. The floor is what the machine would do if it did nothing
+but the bf16 matrix products of the layers and the head, forward and backward, measured in their own shapes.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import measure
 from measure import Comparison, Figures
@@ -25,6 +27,7 @@ from convmodel_cli.settings import TrainingSettings
 
 RATES = {"gpt2": 5e-5}
 OTHER_RATE = 1e-3
+TOKENS = 2048  # of the floor's matrices
 GOALS = {
     "gpt2": (">= 8", ">= 3.5", ">= 2", "<= 0.25", "<= 0.67"),
     "new-tiny": (">= 8", ">= 2", "-", "-", "-"),
@@ -77,23 +80,38 @@ def figures(options: argparse.Namespace, work: Path, seconds: float) -> Figures:
 
 
 def floor(options: argparse.Namespace, work: Path) -> Figures:
-    """Tokens per second at the rate of bf16 matrix products in the shapes of training."""
+    """Tokens per second if training were nothing but its bf16 matrix products, forward and backward."""
     import torch
     from opponents import load_network
 
-    left = torch.randn(2048, 768, dtype=torch.bfloat16, device=options.device)
-    right = torch.randn(768, 3072, dtype=torch.bfloat16, device=options.device)
-    rates = []
-    for _ in range(50):
+    network = load_network(work / "base", best=True)
+    config, width = network.config, network.config.n_embd
+    shapes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)] * config.n_layer
+    shapes.append((width, config.vocab_size))
+    seconds = sum(shapes.count(shape) * product_seconds(*shape, torch.device(options.device)) for shape in set(shapes))
+    operations = sum(6 * inner * outer for inner, outer in shapes)
+    return {"tokens_per_second": TOKENS / seconds, "tera_operations_per_second": operations * TOKENS / seconds / 1e12}
+
+
+def product_seconds(inner: int, outer: int, device: Any, repeats: int = 9) -> float:
+    """Of one layer's product for `TOKENS` tokens, and of the two of its backward pass; a median."""
+    import torch
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, dtype=torch.bfloat16, device=device)
+
+    inputs, weights, gradients = draw(TOKENS, inner), draw(inner, outer), draw(TOKENS, outer)
+    outputs, of_inputs, of_weights = draw(TOKENS, outer), draw(TOKENS, inner), draw(inner, outer)
+    seconds = []
+    for _ in range(repeats):
         started = time.perf_counter()
-        for _ in range(10):
-            left @ right
-        if options.device == "cuda":
+        torch.mm(inputs, weights, out=outputs)
+        torch.mm(gradients, weights.t(), out=of_inputs)
+        torch.mm(inputs.t(), gradients, out=of_weights)
+        if device.type == "cuda":
             torch.cuda.synchronize()
-        rates.append(10 * 2 * 2048 * 768 * 3072 / (time.perf_counter() - started))
-    rate = sorted(rates)[len(rates) // 2]
-    parameters = sum(parameter.numel() for parameter in load_network(work / "base", best=True).parameters())
-    return {"tokens_per_second": rate / (6 * parameters), "tera_operations_per_second": rate / 1e12}
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
 
 
 def comparisons(shape: str) -> list[Comparison]:
