@@ -145,6 +145,8 @@ def main() -> None:
     }
     preload = {}
     if options.jemalloc is not None:
+        if not Path(options.jemalloc).is_file():
+            parser.error(f"--jemalloc: expected a library, got nothing at {options.jemalloc}")
         contestants["trainer-best-jemalloc"] = contestants["trainer-best"]
         preload["trainer-best-jemalloc"] = options.jemalloc
     rounds = measure.take_turns(options, contestants, prepare, preload)
