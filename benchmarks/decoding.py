@@ -1,0 +1,174 @@
+"""Tokens per second of one response: ours against transformers' generate and CTranslate2.
+
+    python benchmarks/decoding.py CONVERSATIONS --shape gpt2 --tokenizer DIR
+    python benchmarks/decoding.py CONVERSATIONS --shape new-tiny
+    python benchmarks/decoding.py CONVERSATIONS --model DIR --valid VALID
+
+After 64 tokens of real conversations, 96 greedy tokens, none of which may end the response; one stream. The time has
+the context in it. CTranslate2 has as many threads as the others, and in int8 also one alone, which makes it faster.
+`--valid` adds the perplexity of each precision, which says something of a trained model only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import typing
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import measure
+from measure import Comparison, Figures
+
+from convmodel_cli.answer_settings import SamplingSettings
+from convmodel_cli.events import Measured
+from convmodel_cli.settings import ComputeSettings, EvaluationSettings
+from convmodel_cli.workflows.answer import open_responder
+from convmodel_cli.workflows.evaluate import EvaluationRequest, evaluate_model
+
+CONTEXT_TOKENS = 64
+SPEED, PPL = "tokens_per_second", "ppl"
+GOALS = {"gpt2": (">= 1.2", ">= 3", ">= 1.5"), "new-tiny": (">= 4", "-", "-")}
+
+
+def prepare(options: argparse.Namespace, work: Path) -> Figures:
+    from bases import prepare_model
+
+    prepare_model(options, work)
+    return {}
+
+
+def contexts(options: argparse.Namespace, tokenizer: Any) -> list[tuple[int, ...]]:
+    """The last tokens in front of a sep token, from as many conversations as there are responses, and one more."""
+    from bases import encode
+
+    sequences = encode(options.conversations, tokenizer)
+    found = []
+    for index in range(len(sequences)):
+        ids = sequences[index].ids.tolist()
+        end = next((at for at in range(CONTEXT_TOKENS, len(ids)) if ids[at] == tokenizer.eos_token_id), None)
+        if end is not None:
+            found.append(tuple(ids[end + 1 - CONTEXT_TOKENS : end + 1]))
+        if len(found) > options.responses:
+            return found
+    raise SystemExit(f"{options.conversations}: expected {options.responses + 1} conversations that are long enough")
+
+
+def timed(options: argparse.Namespace, tokenizer: Any, respond: Callable[[tuple[int, ...]], int]) -> Figures:
+    """The median over responses; the first one warms up."""
+    rates = []
+    for context in contexts(options, tokenizer):
+        started = time.perf_counter()
+        written = respond(context)
+        rates.append(written / (time.perf_counter() - started))
+        assert written == options.tokens, written
+    return {SPEED: statistics.median(rates[1:]), "peak_gigabytes": measure.peak_gigabytes()}
+
+
+def ours(precision: str, options: argparse.Namespace, work: Path) -> Figures:
+    from bases import prepare_model
+
+    sampling = SamplingSettings(greedy=True, max_new_tokens=options.tokens, min_new_tokens=options.tokens)
+    machine = ComputeSettings(precision=precision, device="cpu")  # type: ignore[arg-type]
+    responder = open_responder(str(prepare_model(options, work)), sampling, machine)
+
+    def respond(ids: tuple[int, ...]) -> int:
+        from convmodel_cli.model.generation import Context
+
+        events = responder.stream(Context(ids, (0,) * len(ids), options.tokens), None)
+        *_, (_, builder) = events
+        return builder.written().response.tokens
+
+    return timed(options, responder.model.tokenizer, respond)
+
+
+def library(options: argparse.Namespace, work: Path) -> Figures:
+    from bases import prepare_model
+    from opponents import generate, load_network, load_tokenizer
+
+    folder = prepare_model(options, work)
+    network, tokenizer = load_network(folder, best=False).eval(), load_tokenizer(folder)
+    limits = {"max_new_tokens": options.tokens, "min_new_tokens": options.tokens}
+    return timed(
+        options, tokenizer, lambda ids: len(generate(network, [ids], int(tokenizer.eos_token_id), **limits)[0])
+    )
+
+
+def ctranslate2(precision: str, threads: int | None, options: argparse.Namespace, work: Path) -> Figures:
+    import torch
+    from bases import prepare_model
+    from opponents import convert_to_ctranslate2, load_tokenizer
+
+    folder = prepare_model(options, work)
+    tokenizer = load_tokenizer(folder)
+    converted = work / f"ctranslate2-{precision}"
+    generator = convert_to_ctranslate2(folder, precision, threads or torch.get_num_threads(), converted)
+
+    def respond(ids: tuple[int, ...]) -> int:
+        [result] = generator.generate_batch(
+            [tokenizer.convert_ids_to_tokens(list(ids))],
+            max_length=options.tokens,
+            min_length=options.tokens,
+            sampling_topk=1,
+            include_prompt_in_result=False,
+        )
+        return len(result.sequences_ids[0])
+
+    return timed(options, tokenizer, respond)
+
+
+def perplexity(precision: str, options: argparse.Namespace, work: Path) -> Figures:
+    from bases import prepare_model
+
+    request = EvaluationRequest(str(prepare_model(options, work)), options.valid)
+    machine = ComputeSettings(precision=precision, device="cpu")  # type: ignore[arg-type]
+    events = evaluate_model(request, EvaluationSettings(), machine)
+    return next({PPL: event.ppl} for event in events if isinstance(event, Measured))
+
+
+def comparisons(shape: str) -> list[Comparison]:
+    fp32, int8, int8_both = GOALS.get(shape, ("-",) * 3)
+    return [
+        Comparison("ours-fp32", "generate-fp32", SPEED, fp32),
+        Comparison("ours-int8", "generate-fp32", SPEED, int8),
+        Comparison("ours-int8", "ctranslate2-int8", SPEED, int8_both),
+        Comparison("ours-int8", "ctranslate2-int8-one-thread", SPEED, int8_both),
+        Comparison("ours-fp32", "ctranslate2-float32", SPEED, "-"),
+        Comparison("perplexity-int8", "perplexity-fp32", PPL, "<= 1.005"),
+    ]
+
+
+def main() -> None:
+    parser = measure.make_parser(__doc__)
+    parser.add_argument("conversations", metavar="CONVERSATIONS")
+    measure.add_model_options(parser)
+    parser.add_argument("--valid", metavar="FILE", help="also the perplexity of each precision on this file")
+    parser.add_argument("--tokens", type=int, default=96, help="of each response")
+    parser.add_argument("--responses", type=int, default=5, help="in each round; their median counts")
+    options = parser.parse_args()
+    precisions = [each for each in ("fp32", "int8") if each in known_precisions()]
+    contestants = {
+        **{f"ours-{precision}": partial(ours, precision) for precision in precisions},
+        "generate-fp32": library,
+        "ctranslate2-float32": partial(ctranslate2, "float32", None),
+        "ctranslate2-int8": partial(ctranslate2, "int8", None),
+        "ctranslate2-int8-one-thread": partial(ctranslate2, "int8", 1),
+    }
+    if options.valid is not None:
+        contestants |= {f"perplexity-{precision}": partial(perplexity, precision) for precision in precisions}
+    rounds = measure.take_turns(options, contestants, prepare)
+    about = {"model": options.model or options.shape, "context_tokens": CONTEXT_TOKENS, "new_tokens": options.tokens}
+    measure.report("decoding", rounds, comparisons(options.shape), **about)
+
+
+def known_precisions() -> tuple[str, ...]:
+    """Those that the settings of the machine allow."""
+    precisions: tuple[str, ...] = typing.get_args(typing.get_type_hints(ComputeSettings)["precision"])
+    return precisions
+
+
+if __name__ == "__main__":
+    main()
