@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from convmodel_cli.errors import UsageError
 from convmodel_cli.model.compute import Compute, evaluating
 from convmodel_cli.model.gpt2_decoding import Gpt2, Part, is_plain_gpt2
 from convmodel_cli.model.key_values import KeyValues
@@ -41,14 +43,35 @@ def make_decoder(model: LanguageModel, compute: Compute, with_types: bool, memor
     """With a `memory`, which takes a single context, only what it does not hold yet is computed."""
     if is_plain_gpt2(model.network):
         return _OwnDecoder(model, compute, with_types, memory)
+    _refuse_int8(model, compute)
     return _LibraryDecoder(model, compute, with_types, memory)
+
+
+def prepared(model: LanguageModel, compute: Compute) -> LanguageModel:
+    """The model with its weights ready to answer in this precision, once for all; it may not be trained any more.
+
+    Raises UsageError if it cannot.
+    """
+    if is_plain_gpt2(model.network):
+        return replace(model, decoding=Gpt2(model.network, compute.precision))
+    _refuse_int8(model, compute)
+    return model
+
+
+def _refuse_int8(model: LanguageModel, compute: Compute) -> None:
+    if compute.precision == "int8":
+        kind = model.network.config.model_type
+        raise UsageError(
+            f"--precision: int8 needs a GPT-2 without variations, got a model of kind {kind}", "take bf16 or fp32"
+        )
 
 
 class _OwnDecoder:
     """Rows come and go one by one; a context is read at once, without padding."""
 
     def __init__(self, model: LanguageModel, compute: Compute, with_types: bool, memory: Memory | None) -> None:
-        self._network = Gpt2(model.network, compute.precision)
+        ready = model.decoding is not None and model.decoding.precision == compute.precision
+        self._network = model.decoding if model.decoding and ready else Gpt2(model.network, compute.precision)
         self._with_types = with_types
         self._memory = memory
         self._cache = self._network.new_cache()

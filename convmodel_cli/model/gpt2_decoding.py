@@ -17,7 +17,7 @@ from transformers import GPT2LMHeadModel, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from convmodel_cli.model.key_values import KeyValues
-from convmodel_cli.model.matrices import Matrix, make_matrix
+from convmodel_cli.model.matrices import Matrix, make_head, make_matrix
 
 _attend = functional.scaled_dot_product_attention
 _GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
@@ -83,7 +83,7 @@ class Gpt2:
         self._positions: Tensor = net.transformer.wpe.weight.detach()
         self._layers = [_layer(block, precision) for block in net.transformer.h]
         self._last_norm = _norm(net.transformer.ln_f)
-        self._head = make_matrix(net.lm_head.weight.detach().T, None, precision)
+        self._head = make_head(net.lm_head.weight.detach().T, precision)
         self.precision = precision
         self.dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         self.device = self._tokens.device

@@ -198,11 +198,14 @@ def _out_of_memory(context: Context) -> TrainingError:
 
 def open_responder(name: str, sampling: SamplingSettings, machine: ComputeSettings) -> Responder:
     """Load a model to answer with; raises ModelError, and UsageError for a machine that has no such device."""
+    if machine.precision == "int8" and sampling.by_library:
+        raise UsageError("--precision int8 excludes --beams and --generate-option", "take bf16 or fp32")
     check_model(name)
     record = read_record(name)
 
     from convmodel_cli.model.checkpoint import load_model
     from convmodel_cli.model.compute import set_up
+    from convmodel_cli.model.decoding import prepared
 
     compute = set_up(machine, for_training=False)
     if sampling.by_library:
@@ -211,6 +214,7 @@ def open_responder(name: str, sampling: SamplingSettings, machine: ComputeSettin
         check_options(sampling)
     model = load_model(name)
     model.move_to(compute.device)
+    model = prepared(model, compute)
     responder = make_responder(model, compute, sampling, record)
     if responder.max_context < LEAST_AFTER_PERSONA:
         raise ModelError(
