@@ -11,7 +11,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from convmodel_cli.answer_settings import SamplingSettings
-from convmodel_cli.data.conversations import Conversation
+from convmodel_cli.data.formats import Conversation
 from convmodel_cli.model import decoding
 from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.decoding import LibraryCache, make_decoder, prepared
