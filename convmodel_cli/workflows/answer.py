@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from convmodel_cli.model.generation import Context, Memory
     from convmodel_cli.model.language_model import LanguageModel
 
-BATCH_SIZE = 16
+BATCH_SIZE = 32
 
 Found = Sequence[Answered | Talked | Dropped]  # what came of one context
 
