@@ -20,7 +20,7 @@ from convmodel_cli.data.encoding import encode_conversations
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import UsageError
 from convmodel_cli.model.generation import Context, Memory
-from convmodel_cli.model.language_model import LanguageModel
+from convmodel_cli.model.gpt2_decoding import Gpt2
 from convmodel_cli.settings import ComputeSettings
 from convmodel_cli.workflows.answer import Responder, open_responder
 from convmodel_cli.workflows.chat import Chat, open_chat
@@ -129,6 +129,10 @@ def begin_anew(chat: Chat, dice: random.Random) -> None:
 COMMANDS = [undo, retry, interrupt, pick, edit, fix, change_persona, load, clear, change_settings, begin_anew]
 
 
+def cached_tokens(chat: Chat) -> int:
+    return 0 if chat.memory.cache is None else len(chat.memory.cache)
+
+
 def next_answer(chat: Chat, memory: Memory | None, text: str) -> tuple[int, ...]:
     """What the chat would answer, without answering it."""
     turns = [*chat.turns, chat._turn(text, len(chat.turns))]
@@ -145,7 +149,7 @@ def test_after_random_commands_the_cached_answer_is_the_one_computed_afresh(resp
         list(chat.say(dice.choice(QUESTIONS)))
         assert chat.turns[-1].ids == answer_afresh(chat)
         dice.choice(COMMANDS)(chat, dice)
-        assert chat.memory.cache.get_seq_length() == len(chat.memory.ids) == len(chat.memory.types)
+        assert cached_tokens(chat) == len(chat.memory.ids) == len(chat.memory.types)
         text = dice.choice(QUESTIONS)
         cached = next_answer(chat, chat.memory, text)
         assert cached == next_answer(chat, Memory(), text) == next_answer(chat, None, text)
@@ -156,13 +160,13 @@ def test_only_new_tokens_are_computed(responder: Responder, monkeypatch: pytest.
     for text in SIX[:4]:
         list(chat.say(text))
     computed: list[int] = []
-    embed = type(responder.model).embed
+    embed = Gpt2._embed_places
 
-    def counting(self: LanguageModel, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
-        computed.append(ids.numel())
+    def counting(self: Gpt2, ids: list[int], *rest: Any) -> torch.Tensor:
+        computed.append(len(ids))
         return embed(self, ids, *rest)
 
-    monkeypatch.setattr(type(responder.model), "embed", counting)
+    monkeypatch.setattr(Gpt2, "_embed_places", counting)
     list(chat.say("Good night!"))
     said, answered = chat.turns[-2:]
     # The sep that closed the last response, the turn and its sep; then each token of the response but the last sep.
@@ -171,7 +175,6 @@ def test_only_new_tokens_are_computed(responder: Responder, monkeypatch: pytest.
 
 def test_what_is_remembered_counts_only_with_its_types() -> None:
     memory = Memory([5, 6, 7], [0, 0, 1])
-    memory.cache = type("Cache", (), {"crop": lambda *_: None})()
     assert memory.keep_common(Context((5, 6, 7, 8), (0, 1, 1, 1), 9)) == 1
     assert memory.ids == [5]
 
@@ -326,7 +329,7 @@ def test_what_the_chat_has_fed_is_a_prefix_of_the_training_encoding(
         assert fed == len(whole.ids) - (1 if last_ended else 2)  # the last sep is not fed before the next turn
         assert chat.memory.ids == whole.ids[:fed].tolist()
         assert chat.memory.types == whole.types[:fed].tolist()
-        assert chat.memory.cache.get_seq_length() == fed
+        assert cached_tokens(chat) == fed
     assert checked
 
 

@@ -13,8 +13,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from convmodel_cli.data.batching import MicroBatch, pad
 from convmodel_cli.data.encoding import Tokens
-from convmodel_cli.model import gpt2
-from convmodel_cli.model.gpt2 import packed_losses, packs
+from convmodel_cli.model import gpt2_packed
+from convmodel_cli.model.gpt2_packed import packed_losses, packs
 from convmodel_cli.model.gradients import working_copy
 from convmodel_cli.model.language_model import prepare_network
 from convmodel_cli.model.packed_attention import spans_of
@@ -147,12 +147,12 @@ def test_frozen_matrices_stay_as_they_are() -> None:
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_dropout_drops_its_share_and_keeps_the_mean(rate: float) -> None:
     torch.manual_seed(1)
-    drop = gpt2._dropout(rate)
+    drop = gpt2_packed._dropout(rate)
     dropped = drop(torch.ones(1000, 64))
     assert float((dropped == 0).float().mean()) == pytest.approx(rate, abs=0.01)
     assert float(dropped.mean()) == pytest.approx(1.0, abs=0.02)
     torch.manual_seed(1)
-    again = gpt2._dropout(rate)(torch.ones(1000, 64))
+    again = gpt2_packed._dropout(rate)(torch.ones(1000, 64))
     assert torch.equal(dropped, again)
     assert not torch.equal(dropped, drop(torch.ones(1000, 64)))
 
@@ -181,7 +181,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "another activation": lambda network: setattr(network.config, "activation_function", "relu"),
     "another scale": lambda network: setattr(network.config, "scale_attn_by_inverse_layer_idx", True),
     "no scale": lambda network: setattr(network.config, "scale_attn_weights", False),
-    "another kind": lambda network: setattr(network.config, "model_type", "llama"),
+    "a hook": lambda network: network.transformer.h[0].register_forward_hook(lambda *_: None),
 }
 
 

@@ -52,6 +52,8 @@ def set_up(settings: ComputeSettings, for_training: bool, deterministic: bool = 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     precision = settings.precision
+    if precision == "int8" and device.type != "cpu":
+        raise UsageError(f"--precision: int8 is for CPUs, got the device {device.type}", "take bf16, or --device cpu")
     if precision == "auto":
         precision = "bf16" if for_training and _multiplies_bf16_fast(device) else "fp32"
     return Compute(device, precision, torch.get_num_threads(), settings.seed or 0)

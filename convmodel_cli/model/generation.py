@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from convmodel_cli.answer_settings import SamplingSettings
-from convmodel_cli.model.compute import Compute, evaluating
+from convmodel_cli.model.compute import Compute
+from convmodel_cli.model.decoding import LibraryCache, make_decoder
+from convmodel_cli.model.key_values import KeyValues
 from convmodel_cli.model.language_model import LanguageModel
 from convmodel_cli.model.sampling import Chooser, uniform_stream
 
@@ -56,7 +55,7 @@ class Memory:
 
     ids: list[int] = field(default_factory=list)
     types: list[int] = field(default_factory=list)
-    cache: DynamicCache = field(default_factory=DynamicCache)
+    cache: KeyValues | LibraryCache | None = None
 
     def keep_common(self, context: Context) -> int:
         """Drop what differs from the context; returns how many of its tokens need no computation."""
@@ -74,12 +73,13 @@ class Memory:
         """Start over, when what the cache holds is not known any more."""
         self.ids.clear()
         self.types.clear()
-        self.cache = DynamicCache()
+        self.cache = None
 
     def cut_to(self, length: int) -> None:
         surplus = len(self.ids) - length
         if surplus > 0:
-            self.cache.crop(-surplus)
+            if self.cache is not None:
+                self.cache.crop(length)
             del self.ids[length:], self.types[length:]
 
 
@@ -107,118 +107,62 @@ def respond(
     with_types: bool = True,
     memory: Memory | None = None,
     ended: Container[int] = (),
+    batch_size: int | None = None,
 ) -> Iterator[Token]:
-    """Answer all contexts at once, yielding tokens as they are made; rows that have finished leave the batch.
+    """Answer contexts, `batch_size` or all at once, yielding tokens as they are made.
 
-    With a `memory`, which takes a single context, only what it does not hold yet is computed. Rows that the caller
-    puts into `ended` get no more tokens.
+    The longest come first, and the next comes in when a row has finished. With a `memory`, which takes a single
+    context, only what it does not hold yet is computed. Rows that the caller puts into `ended` get no more tokens.
     """
-    decoder = _Decoder(model, contexts, compute, with_types, memory)
+    decoder = make_decoder(model, compute, with_types, memory)
     chooser = make_chooser(model, sampling)
-    uniforms = _uniforms(contexts, compute.seed)
-    responses: list[list[int]] = [[] for _ in contexts]
-    rows = list(range(len(contexts)))
-    logits = decoder.read_contexts()
-    for position in range(uniforms.shape[1]):
-        chosen = chooser.choose(logits, [responses[row] for row in rows], uniforms[rows, position])
-        logprobs = logits.log_softmax(-1).gather(-1, chosen[:, None]).squeeze(-1).tolist()
-        stays = []
-        for place, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
+    waiting = sorted(range(len(contexts)), key=lambda row: -len(contexts[row].ids))
+    growing: list[_Growing] = []
+    while waiting or growing:
+        logits = [decoder.step([each.ids[-1] for each in growing])] if growing else []
+        if entering := waiting[: decoder.room(batch_size or len(contexts))]:
+            logits.append(decoder.read([contexts[row] for row in entering]))
+            growing += [_Growing(row, contexts[row], compute.seed) for row in entering]
+            del waiting[: len(entering)]
+        leaving = []
+        for place, (token, logprob) in enumerate(_choose(chooser, torch.cat(logits), growing)):
+            each = growing[place]
             if token in chooser.end_ids:
-                yield Token(row, None, logprobs[place], "stop")
+                yield Token(each.row, None, logprob, "stop")
+                leaving.append(place)
                 continue
-            responses[row].append(token)
-            yield Token(row, token, logprobs[place])
-            if row in ended:
-                continue
-            if len(responses[row]) == contexts[row].max_response:
-                yield Token(row, None, 0.0, "length")
-            else:
-                stays.append(place)
-        rows = [rows[place] for place in stays]
-        if not rows:
-            return
-        logits = decoder.advance(stays, [responses[row][-1] for row in rows])
+            each.ids.append(token)
+            yield Token(each.row, token, logprob)
+            if each.row in ended:
+                leaving.append(place)
+            elif len(each.ids) == each.context.max_response:
+                yield Token(each.row, None, 0.0, "length")
+                leaving.append(place)
+        if leaving:
+            growing = [growing[place] for place in decoder.leave(leaving)]
 
 
-def _uniforms(contexts: Sequence[Context], seed: int) -> Tensor:
-    """The random numbers (rows, tokens of the longest response), each row's own."""
-    longest = max(context.max_response for context in contexts)
-    streams = [uniform_stream(seed, context.ids, context.candidate, longest) for context in contexts]
-    return torch.from_numpy(np.stack(streams))
+class _Growing:
+    """A response so far, and the random numbers it has before it."""
+
+    def __init__(self, row: int, context: Context, seed: int) -> None:
+        self.row = row
+        self.context = context
+        self.ids: list[int] = []
+        self._uniforms: list[float] = uniform_stream(
+            seed, context.ids, context.candidate, context.max_response
+        ).tolist()
+
+    @property
+    def uniform(self) -> float:
+        """The number that decides the next token."""
+        return self._uniforms[len(self.ids)]
 
 
-class _Decoder:
-    """The network and its cache for the rows that are still being answered."""
-
-    def __init__(
-        self,
-        model: LanguageModel,
-        contexts: Sequence[Context],
-        compute: Compute,
-        with_types: bool,
-        memory: Memory | None,
-    ) -> None:
-        self._model = model
-        self._contexts = contexts
-        self._compute = compute
-        self._with_types = with_types
-        self._memory = memory
-        self._cache = DynamicCache() if memory is None else memory.cache
-        self._types = torch.tensor([row.types[-1] for row in contexts])
-        self._lengths = torch.tensor([len(row.ids) for row in contexts])
-        longest = int(self._lengths.max())
-        # Padding stands on the left, so that all rows go on at the same place.
-        self._mask = (torch.arange(longest) >= (longest - self._lengths)[:, None]).long()
-
-    def read_contexts(self) -> Tensor:
-        """Compute the contexts; logits (rows, vocabulary) after each."""
-        known = 0 if self._memory is None else self._memory.keep_common(self._contexts[0])
-        longest = self._mask.shape[1]
-        ids = torch.zeros((len(self._contexts), longest), dtype=torch.long)
-        types = torch.zeros_like(ids)
-        for row, context in enumerate(self._contexts):
-            ids[row, longest - len(context.ids) :] = torch.tensor(context.ids)
-            types[row, longest - len(context.ids) :] = torch.tensor(context.types)
-        positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
-        logits = self._forward(ids[:, known:], types[:, known:], positions[:, known:])
-        if self._memory is not None:
-            self._memory.ids, self._memory.types = list(self._contexts[0].ids), list(self._contexts[0].types)
-        return logits
-
-    def advance(self, stays: list[int], tokens: list[int]) -> Tensor:
-        """Keep the rows at these places, append a token to each; logits (rows, vocabulary) after it."""
-        if len(stays) < len(self._lengths):
-            kept = torch.tensor(stays)
-            self._cache.batch_select_indices(kept.to(self._compute.device))
-            self._types, self._lengths, self._mask = self._types[kept], self._lengths[kept], self._mask[kept]
-        positions = self._lengths[:, None]
-        self._lengths = self._lengths + 1
-        self._mask = torch.cat([self._mask, torch.ones((len(stays), 1), dtype=torch.long)], dim=1)
-        logits = self._forward(torch.tensor(tokens)[:, None], self._types[:, None], positions)
-        if self._memory is not None:
-            self._memory.ids.append(tokens[0])
-            self._memory.types.append(int(self._types[0]))
-        return logits
-
-    def _forward(self, ids: Tensor, types: Tensor, positions: Tensor) -> Tensor:
-        device = self._compute.device
-        model = self._model
-        inputs: dict[str, Any] = {}
-        if not bool(self._mask.all()):
-            inputs["attention_mask"] = self._mask.to(device)
-            inputs["position_ids"] = positions.to(device)
-        try:
-            with evaluating(model.network), self._compute.forward():
-                if model.takes_types:
-                    shown = types.to(device) if self._with_types else None
-                    inputs["inputs_embeds"] = model.embed(ids.to(device), shown)
-                else:
-                    inputs["input_ids"] = ids.to(device)
-                output: Any = model.network(**inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
-        except BaseException:
-            if self._memory is not None:
-                self._memory.forget()
-            raise
-        logits: Tensor = output.logits[:, -1].float().clone()
-        return logits
+@torch.inference_mode()
+def _choose(chooser: Chooser, logits: Tensor, growing: Sequence[_Growing]) -> list[tuple[int, float]]:
+    """The next token of each response, and its log-probability under the model."""
+    uniforms = torch.tensor([each.uniform for each in growing], dtype=torch.float64)
+    chosen = chooser.choose(logits, [each.ids for each in growing], uniforms)
+    logprobs = logits.log_softmax(-1).gather(-1, chosen[:, None]).squeeze(-1)
+    return list(zip(chosen.tolist(), logprobs.tolist(), strict=True))

@@ -14,7 +14,8 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase,
 from convmodel_cli.data.batching import MicroBatch
 from convmodel_cli.data.vocabulary import TextEncoder, Vocabulary
 from convmodel_cli.model.attention import use_fast_attention
-from convmodel_cli.model.gpt2 import packed_losses, packs
+from convmodel_cli.model.gpt2_decoding import Gpt2
+from convmodel_cli.model.gpt2_packed import packed_losses, packs
 
 # These add the embedding of the token type to that of the token, and nothing but a linear head follows the last layer.
 _ADDS_TYPE_EMBEDDINGS = frozenset({"gpt2", "gpt_neo", "gptj", "codegen"})
@@ -59,11 +60,15 @@ def cuts_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LanguageModel:
-    """`network` maps ids of shape (rows, tokens) to logits (rows, tokens, vocabulary)."""
+    """`network` maps ids of shape (rows, tokens) to logits (rows, tokens, vocabulary).
+
+    `decoding` holds its weights as they were when it was made ready to answer, if it was.
+    """
 
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     sep_id: int
+    decoding: Gpt2 | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:

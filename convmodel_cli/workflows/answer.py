@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from convmodel_cli.answer_events import Answered, Dropped, Response, Talked
+from convmodel_cli.answer_events import Answered, Dropped, Talked
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.data.context import LEAST_AFTER_PERSONA, encode_context
 from convmodel_cli.data.vocabulary import turns_to_encode
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from convmodel_cli.model.generation import Context, Memory
     from convmodel_cli.model.language_model import LanguageModel
 
-BATCH_SIZE = 16
+BATCH_SIZE = 32
 
 Found = Sequence[Answered | Talked | Dropped]  # what came of one context
 
@@ -88,12 +88,7 @@ class Responder:
             found = [self._by_library(context, count) for context in contexts]
             return [best_first([builder.written() for builder in builders]) for builders in found]
         rows = [replace(context, candidate=context.candidate + k) for context in contexts for k in range(count)]
-        written: list[Written] = [Written((), Response("", "", 0.0, 0))] * len(rows)
-        order = sorted(range(len(rows)), key=lambda row: -len(rows[row].ids))  # contexts of like length together
-        for start in range(0, len(order), batch_size):
-            part = order[start : start + batch_size]
-            for place, one in zip(part, self._answer_batch([rows[row] for row in part]), strict=True):
-                written[place] = one
+        written = self._answer_all(rows, batch_size)
         return [best_first(written[start : start + count]) for start in range(0, len(rows), count)]
 
     def stream(self, context: Context, memory: Memory | None) -> Iterator[tuple[str, ResponseBuilder]]:
@@ -118,24 +113,28 @@ class Responder:
             if builder.stopped:
                 return
 
-    def _answer_batch(self, contexts: Sequence[Context]) -> list[Written]:
-        """One response to each, by halves if all together do not fit into memory; raises TrainingError if one does not.
+    def _answer_all(self, contexts: Sequence[Context], batch_size: int) -> list[Written]:
+        """One response to each, by smaller batches if these do not fit into memory; TrainingError if one does not.
 
         A response does not depend on the batch, so those that were begun are as good as new.
         """
         from convmodel_cli.model.compute import is_out_of_memory, release_memory
 
-        if len(contexts) == 1:
-            with self._enough_memory(contexts[0]):
-                return self._answer_together(contexts)
-        try:
-            return self._answer_together(contexts)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        release_memory(self.compute.device)
-        middle = len(contexts) // 2
-        return self._answer_batch(contexts[:middle]) + self._answer_batch(contexts[middle:])
+        batch_size = min(batch_size, len(contexts))
+        done: dict[int, Written] = {}
+        while remaining := [number for number in range(len(contexts)) if number not in done]:
+            answers = self._answer_together([contexts[number] for number in remaining], batch_size)
+            try:
+                done.update((remaining[number], written) for number, written in answers)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if batch_size == 1:
+                    longest = max((contexts[number] for number in remaining), key=lambda context: len(context.ids))
+                    raise _out_of_memory(longest) from None
+                batch_size //= 2
+            release_memory(self.compute.device)
+        return [done[number] for number in range(len(contexts))]
 
     @contextmanager
     def _enough_memory(self, context: Context) -> Iterator[None]:
@@ -147,20 +146,24 @@ class Responder:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise TrainingError(
-                f"out of memory in the response to {len(context.ids):,} tokens", "lower --max-new-tokens"
-            ) from None
+            raise _out_of_memory(context) from None
 
-    def _answer_together(self, contexts: Sequence[Context]) -> list[Written]:
+    def _answer_together(self, contexts: Sequence[Context], batch_size: int) -> Iterator[tuple[int, Written]]:
+        """(number of the context, its response), as they are finished."""
         from convmodel_cli.model.generation import respond
 
         builders = [ResponseBuilder(self.model, self.sampling.stop_word) for _ in contexts]
-        stopped: set[int] = set()
-        for token in respond(self.model, contexts, self.sampling, self.compute, self.with_types, ended=stopped):
-            builders[token.row].add(token)
-            if builders[token.row].stopped:
-                stopped.add(token.row)
-        return [builder.written() for builder in builders]
+        ended: set[int] = set()
+        tokens = respond(
+            self.model, contexts, self.sampling, self.compute, self.with_types, ended=ended, batch_size=batch_size
+        )
+        for token in tokens:
+            builder = builders[token.row]
+            builder.add(token)
+            if builder.stopped:
+                ended.add(token.row)
+            if builder.stopped or token.finish:
+                yield token.row, builder.written()
 
     def _by_library(self, context: Context, count: int) -> list[ResponseBuilder]:
         from convmodel_cli.model.library_generation import respond_by_library
@@ -189,13 +192,20 @@ class Responder:
         return builder
 
 
+def _out_of_memory(context: Context) -> TrainingError:
+    return TrainingError(f"out of memory in the response to {len(context.ids):,} tokens", "lower --max-new-tokens")
+
+
 def open_responder(name: str, sampling: SamplingSettings, machine: ComputeSettings) -> Responder:
     """Load a model to answer with; raises ModelError, and UsageError for a machine that has no such device."""
+    if machine.precision == "int8" and sampling.by_library:
+        raise UsageError("--precision int8 excludes --beams and --generate-option", "take bf16 or fp32")
     check_model(name)
     record = read_record(name)
 
     from convmodel_cli.model.checkpoint import load_model
     from convmodel_cli.model.compute import set_up
+    from convmodel_cli.model.decoding import prepared
 
     compute = set_up(machine, for_training=False)
     if sampling.by_library:
@@ -204,6 +214,7 @@ def open_responder(name: str, sampling: SamplingSettings, machine: ComputeSettin
         check_options(sampling)
     model = load_model(name)
     model.move_to(compute.device)
+    model = prepared(model, compute)
     responder = make_responder(model, compute, sampling, record)
     if responder.max_context < LEAST_AFTER_PERSONA:
         raise ModelError(

@@ -9,7 +9,7 @@ from convmodel_cli.data.encoding import Sequences, histogram
 from convmodel_cli.events import Bin, Note, Planned, TokenShown
 from convmodel_cli.settings import ComputeSettings, RunSettings, TrainingSettings
 from convmodel_cli.workflows.fit import FitRequest, check_base, describe_run, known_context, load_base, read_data
-from convmodel_cli.workflows.plan import RunPlan, make_plan
+from convmodel_cli.workflows.plan import RunPlan, check_precision, make_plan
 from convmodel_cli.workflows.run_folder import check_output
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def dry_run(
     request: FitRequest, run: RunSettings, training: TrainingSettings, machine: ComputeSettings
 ) -> Iterator[Note | Planned]:
     """Check the data and plan the run; writes nothing."""
+    check_precision(machine, "fit")
     check_output(request.output, run)
     check_base(request.base, request.output)
     data = yield from read_data(request, run, training)

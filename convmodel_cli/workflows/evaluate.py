@@ -18,7 +18,7 @@ from convmodel_cli.events import EvaluationStepped, Measured, Note
 from convmodel_cli.settings import ComputeSettings, EvaluationSettings
 from convmodel_cli.workflows.answer import Responder
 from convmodel_cli.workflows.data import sample_file
-from convmodel_cli.workflows.plan import window_length
+from convmodel_cli.workflows.plan import check_precision, window_length
 from convmodel_cli.workflows.record import RunRecord, read_record
 from convmodel_cli.workflows.run_folder import check_model
 
@@ -42,6 +42,7 @@ def evaluate_model(
     request: EvaluationRequest, settings: EvaluationSettings, machine: ComputeSettings
 ) -> Iterator[Note | EvaluationStepped | Measured]:
     """Measure a model; raises GateMissed at the end if a figure misses its gate."""
+    check_precision(machine, "eval")
     if request.data is None and request.probes is None:
         yield Note("no DATA given: measuring on the packaged sample's test conversations and probes")
     request, record, conversations, probes = _read(request, settings)

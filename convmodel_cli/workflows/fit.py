@@ -16,7 +16,7 @@ from convmodel_cli.storage import locked, storing
 from convmodel_cli.workflows.checkpoints import find_checkpoints, remove_checkpoints
 from convmodel_cli.workflows.data import FitData, check_learned, notes_on_repeats, read_fit_data
 from convmodel_cli.workflows.improve import prepare_training
-from convmodel_cli.workflows.plan import RunPlan, make_plan
+from convmodel_cli.workflows.plan import RunPlan, check_precision, make_plan
 from convmodel_cli.workflows.record import read_finished, read_record, run_record
 from convmodel_cli.workflows.report import write_report
 from convmodel_cli.workflows.resume import Resumption, compare, find_checkpoint, notes_on_changes
@@ -56,6 +56,7 @@ def fit(
     """Train a model on files of conversations and leave it in the output folder, or go on with the run there."""
     started = time.perf_counter()
     folder = Path(request.output)
+    check_precision(machine, "fit")
     check_output(request.output, run)
     if run.resume and (finished := read_finished(folder)):
         yield from _already_finished(folder, finished, run)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from convmodel_cli.data.context import LEAST_AFTER_PERSONA
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import DataError, UsageError
-from convmodel_cli.settings import TrainingSettings, parse_duration
+from convmodel_cli.settings import ComputeSettings, TrainingSettings, parse_duration
 from convmodel_cli.workflows.recipes import recipe_for
 
 if TYPE_CHECKING:
@@ -193,3 +193,12 @@ def resolved_settings(plan: RunPlan, settings: TrainingSettings) -> dict[str, An
         "dropout": plan.dropout,
         "seed": plan.seed,
     }
+
+
+def check_precision(machine: ComputeSettings, command: str) -> None:
+    """Raise UsageError for a precision that is for answering alone."""
+    if machine.precision == "int8":
+        raise UsageError(
+            f"--precision: expected auto, bf16 or fp32, got int8, in which {command} is not exact enough",
+            "int8 is for generate and chat",
+        )

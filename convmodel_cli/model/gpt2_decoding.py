@@ -1,0 +1,159 @@
+"""GPT-2's forward pass for decoding: the network's own weights without its modules.
+
+A token of a small model costs transformers milliseconds of Python; here it costs the kernels. What is computed is the
+same, so that the tokens are too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from convmodel_cli.model.gpt2 import GELU
+from convmodel_cli.model.key_values import KeyValues
+from convmodel_cli.model.matrices import Matrix, make_head, make_matrix
+
+_attend = functional.scaled_dot_product_attention
+
+
+@dataclass(frozen=True, slots=True)
+class _Norm:
+    shape: tuple[int]
+    weight: Tensor
+    bias: Tensor
+    epsilon: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.layer_norm(x, self.shape, self.weight, self.bias, self.epsilon)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    before_attention: _Norm
+    attention_in: Matrix
+    attention_out: Matrix
+    before_mlp: _Norm
+    mlp_in: Matrix
+    mlp_out: Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The tokens of one row that are read at once, with their types (or none) and the place of the first."""
+
+    ids: Sequence[int]
+    types: Sequence[int] | None
+    position: int
+
+
+class Gpt2:
+    """The weights of a plain GPT-2, ready for products in one precision.
+
+    In fp32 they are the network's own tensors and follow it when it is trained; the others are copies of the moment.
+    Embeddings, norms and the sum of the layers are fp32 always.
+    """
+
+    def __init__(self, network: PreTrainedModel, precision: str) -> None:
+        net: Any = network
+        self._heads = int(network.config.n_head)
+        self._gelu = GELU[network.config.activation_function]
+        self._tokens: Tensor = net.transformer.wte.weight.detach()
+        self._positions: Tensor = net.transformer.wpe.weight.detach()
+        self._layers = [_layer(block, precision) for block in net.transformer.h]
+        self._last_norm = _norm(net.transformer.ln_f)
+        self._head = make_head(net.lm_head.weight.detach().T, precision)
+        self.precision = precision
+        self.dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        self.device = self._tokens.device
+
+    def new_cache(self) -> KeyValues:
+        width = self._tokens.shape[1]
+        return KeyValues(len(self._layers), self._heads, width // self._heads, self.dtype, self.device)
+
+    @torch.inference_mode()
+    def read(self, parts: Sequence[Part], rows: Sequence[int], cache: KeyValues) -> Tensor:
+        """Read into these rows of the cache; logits (rows, vocabulary) after the last token of each.
+
+        The tokens of all parts follow each other without padding: each row attends to its own.
+
+            a b c d e | f g | h i j        products over 10 tokens, attention over 5, 2 and 3
+        """
+        ends = torch.tensor([len(part.ids) for part in parts]).cumsum(0)
+        x = self._embed(parts)
+        for number, layer in enumerate(self._layers):
+            asked = layer.attention_in(layer.before_attention(x)).view(len(x), 3, self._heads, -1).to(self.dtype)
+            own = asked.permute(1, 2, 0, 3).split([len(part.ids) for part in parts], dim=2)
+            mixed = [
+                _attend_to_past(each, *cache.write(number, row, each[1:])) for each, row in zip(own, rows, strict=True)
+            ]
+            x = self._finish_layer(layer, x, torch.cat(mixed))
+        return self._logits(x[ends - 1])
+
+    @torch.inference_mode()
+    def step(self, ids: list[int], types: list[int] | None, positions: list[int], cache: KeyValues) -> Tensor:
+        """Append a token to each row of the cache; logits (rows, vocabulary) after it."""
+        rows, half = len(ids), self.dtype != torch.float32
+        x = self._embed_places(ids, types, positions)
+        past = cache.open_place()
+        for layer, place, keys, values in zip(self._layers, past.place, past.keys, past.values, strict=True):
+            asked = layer.attention_in(layer.before_attention(x)).view(rows, 3, self._heads, 1, -1)
+            asked = asked.to(self.dtype) if half else asked
+            place.copy_(asked.narrow(1, 1, 2))
+            mixed = _attend(asked.select(1, 0), keys, values, attn_mask=past.hidden)
+            x = self._finish_layer(layer, x, mixed.view(rows, -1))
+        return self._logits(x)
+
+    def _embed(self, parts: Sequence[Part]) -> Tensor:
+        ids = [id_ for part in parts for id_ in part.ids]
+        types = None if parts[0].types is None else [type_ for part in parts for type_ in part.types or ()]
+        places = [place for part in parts for place in range(part.position, part.position + len(part.ids))]
+        return self._embed_places(ids, types, places)
+
+    def _embed_places(self, ids: list[int], types: list[int] | None, positions: list[int]) -> Tensor:
+        """Embeddings (tokens, width), added in the order of transformers."""
+        x = self._tokens[torch.tensor(ids, device=self.device)]
+        if types is not None:
+            x = x + self._tokens[torch.tensor(types, device=self.device)]
+        return x + self._positions[torch.tensor(positions, device=self.device)]
+
+    def _finish_layer(self, layer: _Layer, x: Tensor, mixed: Tensor) -> Tensor:
+        x = x.add_(layer.attention_out(mixed))
+        inner = layer.mlp_in(layer.before_mlp(x))
+        return x.add_(layer.mlp_out(functional.gelu(inner, approximate=self._gelu)))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self._head(self._last_norm(x)).float()  # (rows, vocabulary)
+
+
+def _attend_to_past(own: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Queries own[0] of (3, heads, tokens, width) at the end of (heads, places, width) -> (tokens, heads * width)."""
+    queries, past = own[:1], keys.shape[1] - own.shape[2]
+    seen = None
+    if past and own.shape[2] > 1:
+        seen = torch.ones((own.shape[2], keys.shape[1]), dtype=torch.bool, device=own.device).tril(past)
+    mixed = _attend(queries, keys[None], values[None], attn_mask=seen, is_causal=past == 0)
+    return mixed[0].transpose(0, 1).flatten(1)
+
+
+def _norm(module: Any) -> _Norm:
+    return _Norm((len(module.weight),), module.weight.detach(), module.bias.detach(), module.eps)
+
+
+def _layer(block: Any, precision: str) -> _Layer:
+    def matrix(module: Any) -> Matrix:
+        return make_matrix(module.weight.detach(), module.bias.detach(), precision)
+
+    return _Layer(
+        before_attention=_norm(block.ln_1),
+        attention_in=matrix(block.attn.c_attn),
+        attention_out=matrix(block.attn.c_proj),
+        before_mlp=_norm(block.ln_2),
+        mlp_in=matrix(block.mlp.c_fc),
+        mlp_out=matrix(block.mlp.c_proj),
+    )

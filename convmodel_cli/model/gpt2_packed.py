@@ -1,0 +1,152 @@
+"""GPT-2 without padding, for training and evaluation on a CPU.
+
+The sequences of a micro-batch stand one behind the other, as one long row of tokens:
+
+    sequences  a a a, b b, c            everything but attention sees six tokens and needs to know no more
+    attention  [a a a] [b b .] [c . .]  the sequences apart; padded, where several are computed at once
+
+The weights are those of the network that transformers has loaded, and their gradients go straight into `grad`: a copy
+of each in between would cost as much again. The row is filled up to one of few lengths, for oneDNN prepares a kernel
+for every shape of a product that it has not met, and that takes longer than the product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from convmodel_cli.data.batching import MicroBatch
+from convmodel_cli.model.gpt2 import is_plain_gpt2
+from convmodel_cli.model.gradients import add_gradient, gradient_of, working_copy
+from convmodel_cli.model.packed_attention import Spans, attend, spans_of
+from convmodel_cli.model.packed_head import head_losses
+
+
+def packs(network: PreTrainedModel) -> bool:
+    """Whether the network is one that this module computes, on a device for which it is written."""
+    return network.device.type == "cpu" and is_plain_gpt2(network)
+
+
+def packed_losses(network: Any, batch: MicroBatch, dtype: torch.dtype) -> Tensor:
+    """Negative log-likelihood of each target in nats, of shape (targets,), fp32; matrix products are of `dtype`.
+
+    After `backward` the gradients of the matrices and embeddings have been added to their `grad`.
+    """
+    places, starts = _places(batch)
+    hidden = _last_hidden(network, batch, places, dtype)
+    rows = batch.predict_from // batch.ids.shape[1]
+    chosen = hidden.index_select(0, _fill(starts[rows] + batch.predict_from % batch.ids.shape[1]))
+    head = network.get_output_embeddings().weight
+    return head_losses(chosen, head, working_copy(head, dtype), _fill(batch.target_ids))[: batch.num_targets]
+
+
+def _places(batch: MicroBatch) -> tuple[Tensor, Tensor]:
+    """(place in the flattened batch of each token of the row, place in the row where each sequence starts)"""
+    lengths = torch.tensor(batch.lengths)
+    real = torch.arange(batch.ids.shape[1]) < lengths[:, None]
+    return _fill(real.flatten().nonzero().squeeze(1)), lengths.cumsum(0) - lengths
+
+
+def _fill(values: Tensor) -> Tensor:
+    """Append zeros up to the next of the lengths in use, of which there are sixteen between two powers of two."""
+    count = len(values)
+    step = max(16, 1 << max(0, (count - 1).bit_length() - 5))
+    return nn.functional.pad(values, (0, -count % step))
+
+
+def _last_hidden(network: Any, batch: MicroBatch, places: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the head sees, of shape (tokens of the row, width)."""
+    body = network.transformer
+    tokens = batch.ids.shape[1]
+    ids = batch.ids.flatten()[places]
+    x = _Embed.apply(body.wte.weight, body.wpe.weight, ids, places % tokens, _speakers(batch, places))  # type: ignore[no-untyped-call]
+    drop = _dropout(body.drop.p if network.training else 0.0)
+    spans = spans_of(batch.lengths)
+    x = drop(x)
+    for block in body.h:
+        x = _block(block, x, spans, drop, dtype)
+    return _norm(body.ln_f, x).to(dtype)
+
+
+def _speakers(batch: MicroBatch, places: Tensor) -> Tensor | None:
+    """(2, tokens of the row): 1 where the first, the second speaker's token type is shown."""
+    if batch.types is None:
+        return None
+    types = batch.types.flatten()[places]
+    shown = batch.with_types[places // batch.ids.shape[1]]
+    return torch.stack([shown & (types == 0), shown & (types == 1)]).float()
+
+
+def _block(block: Any, x: Tensor, spans: Spans, drop: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Tensor:
+    attention, mlp = block.attn, block.mlp
+    mixed = _linear(attention.c_attn, _norm(block.ln_1, x).to(dtype), dtype)
+    x = x + drop(_linear(attention.c_proj, attend(mixed, spans, attention.num_heads), dtype))
+    inner = mlp.act(_linear(mlp.c_fc, _norm(block.ln_2, x).to(dtype), dtype))
+    return x + drop(_linear(mlp.c_proj, inner, dtype))
+
+
+def _norm(module: Any, x: Tensor) -> Tensor:
+    return nn.functional.layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
+
+
+def _linear(module: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
+    weight, bias = working_copy(module.weight, dtype), working_copy(module.bias, dtype)
+    output: Tensor = _Linear.apply(x, module.weight, module.bias, weight, bias)  # type: ignore[no-untyped-call]
+    return output
+
+
+class _Linear(torch.autograd.Function):
+    """(tokens, in) -> (tokens, out), with the copies of weight (in, out) and bias that are computed with."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, weight_copy: Tensor, bias_copy: Tensor) -> Tensor:
+        ctx.kept = x, weight, bias, weight_copy
+        return torch.addmm(bias_copy, x, weight_copy)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, weight, bias, weight_copy = ctx.kept
+        ctx.kept = None
+        if weight.requires_grad:
+            add_gradient(weight, x.t() @ grad)
+            add_gradient(bias, grad.sum(0))
+        return grad @ weight_copy.t(), None, None, None, None
+
+
+class _Embed(torch.autograd.Function):
+    """Embeddings of ids, positions and the shown token types: ids of shape (tokens,) -> (tokens, width)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, table: Tensor, places: Tensor, ids: Tensor, positions: Tensor, speakers: Tensor | None
+    ) -> Tensor:
+        ctx.kept = table, places, ids, positions, speakers
+        x = table.index_select(0, ids).add_(places.index_select(0, positions))
+        return x if speakers is None else x.addmm_(speakers.t(), table[:2])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        table, places, ids, positions, speakers = ctx.kept
+        gradient_of(table).index_add_(0, ids, grad)
+        gradient_of(places).index_add_(0, positions, grad)
+        if speakers is not None:
+            gradient_of(table)[:2].addmm_(speakers, grad)
+        return None, None, None, None, None
+
+
+def _dropout(rate: float) -> Callable[[Tensor], Tensor]:
+    if rate == 0.0:
+        return lambda x: x
+    # torch's own random numbers are ten times slower on a CPU; they decide where these start
+    random = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
+    return lambda x: x * _kept(x.shape, rate, random).to(x.dtype).mul_(1 / (1 - rate))
+
+
+def _kept(shape: torch.Size, rate: float, random: np.random.Generator) -> Tensor:
+    numbers = torch.frombuffer(bytearray(random.bytes(2 * shape.numel())), dtype=torch.int16)
+    return (numbers >= round(rate * 2**16) - 2**15).view(shape)

@@ -1,0 +1,198 @@
+"""Our own GPT-2 against transformers', token for token, and what it costs to round its weights."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from convmodel_cli.answer_settings import SamplingSettings
+from convmodel_cli.data.formats import Conversation
+from convmodel_cli.model import decoding
+from convmodel_cli.model.compute import Compute
+from convmodel_cli.model.decoding import LibraryCache, make_decoder, prepared
+from convmodel_cli.model.generation import Context, Memory, respond
+from convmodel_cli.model.gpt2 import is_plain_gpt2
+from convmodel_cli.model.key_values import KeyValues
+from convmodel_cli.model.language_model import LanguageModel, prepare_network
+
+GREEDY = SamplingSettings(greedy=True, max_new_tokens=12, min_new_tokens=12)
+
+
+def made(tiny: LanguageModel, **options: Any) -> LanguageModel:
+    """A small GPT-2 whose random weights make clear choices."""
+    torch.manual_seed(1)
+    shape = {"n_layer": 2, "n_embd": 48, "n_head": 3, "n_positions": 96, **options}
+    network = GPT2LMHeadModel(GPT2Config(vocab_size=tiny.vocab_size, **shape))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    prepare_network(network)
+    return replace(tiny, network=network)
+
+
+def random_contexts(count: int, vocab: int, seed: int = 0) -> list[Context]:
+    dice = random.Random(seed)
+    contexts = []
+    for _ in range(count):
+        length = dice.randint(1, 40)
+        ids = tuple(dice.randrange(vocab) for _ in range(length))
+        contexts.append(Context(ids, tuple(dice.randint(0, 1) for _ in ids), dice.randint(3, 12)))
+    return contexts
+
+
+def answers(model: LanguageModel, contexts: list[Context], compute: Compute, **options: Any) -> list[list[int]]:
+    found: list[list[int]] = [[] for _ in contexts]
+    for token in respond(model, contexts, options.pop("sampling", GREEDY), compute, **options):
+        if token.id is not None:
+            found[token.row].append(token.id)
+    return found
+
+
+@pytest.fixture
+def by_library(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def ask(*arguments: Any, **options: Any) -> list[list[int]]:
+        with monkeypatch.context() as patch:
+            patch.setattr(decoding, "is_plain_gpt2", lambda _: False)
+            return answers(*arguments, **options)
+
+    return ask
+
+
+@pytest.mark.parametrize("with_types", [True, False])
+@pytest.mark.parametrize("options", [
+    {}, {"tie_word_embeddings": False}, {"n_layer": 1, "n_embd": 40, "n_head": 5}, {"n_inner": 70},
+    {"activation_function": "gelu"}, {"n_layer": 3, "n_head": 1, "layer_norm_epsilon": 1e-3},
+])  # fmt: skip
+def test_it_says_what_transformers_says(
+    tiny: LanguageModel, compute: Compute, by_library: Any, options: dict[str, Any], with_types: bool
+) -> None:
+    model = made(tiny, **options)
+    assert is_plain_gpt2(model.network)
+    contexts = random_contexts(9, model.vocab_size)
+    expected = [by_library(model, [context], compute, with_types=with_types)[0] for context in contexts]
+    assert len({tuple(ids) for ids in expected}) > 4
+    for batch_size in (1, 2, 4, None):
+        assert answers(model, contexts, compute, with_types=with_types, batch_size=batch_size) == expected
+
+
+@pytest.mark.parametrize("options", [
+    {"scale_attn_weights": False}, {"scale_attn_by_inverse_layer_idx": True}, {"reorder_and_upcast_attn": True},
+    {"activation_function": "relu"},
+])  # fmt: skip
+def test_variants_are_left_to_transformers(tiny: LanguageModel, compute: Compute, options: dict[str, Any]) -> None:
+    model = made(tiny, **options)
+    assert not is_plain_gpt2(model.network)
+    memory = Memory()
+    context = random_contexts(1, model.vocab_size)[0]
+    assert answers(model, [context], compute, memory=memory) == answers(model, [context], compute)
+    assert isinstance(memory.cache, LibraryCache)
+
+
+def test_a_network_with_hooks_is_left_to_transformers(tiny: LanguageModel) -> None:
+    head: Any = tiny.network.get_output_embeddings()
+    assert is_plain_gpt2(tiny.network)
+    with head.register_forward_hook(lambda *_: None):
+        assert not is_plain_gpt2(tiny.network)
+
+
+def test_a_network_that_has_been_trained_answers_with_its_new_weights(tiny: LanguageModel, compute: Compute) -> None:
+    model = made(tiny)
+    contexts = random_contexts(3, model.vocab_size)
+    before = answers(model, contexts, compute)
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.mul_(-0.7)
+    assert answers(model, contexts, compute) != before
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_remembered_answers_like_a_fresh_start(tiny: LanguageModel, compute: Compute, seed: int) -> None:
+    model, dice, memory = made(tiny), random.Random(seed), Memory()
+    context = random_contexts(1, model.vocab_size, seed)[0]
+    for _ in range(6):
+        assert answers(model, [context], compute, memory=memory) == answers(model, [context], compute)
+        assert memory.cache is not None
+        assert len(memory.cache) == len(memory.ids)
+        kept = dice.randint(0, len(memory.ids))
+        added = random_contexts(1, model.vocab_size, dice.randrange(1000))[0]
+        ids, types = (memory.ids[:kept], memory.types[:kept]) if dice.random() < 0.8 else ([], [])
+        context = Context((*ids, *added.ids)[-60:], (*types, *added.types)[-60:], 8)
+
+
+def test_rows_that_come_and_go_are_moved_when_the_places_run_out() -> None:
+    cache = KeyValues(layers=1, heads=1, width=1, dtype=torch.float32, device=torch.device("cpu"))
+    cache.enter([5])
+    cache.write(0, 0, torch.arange(5.0).expand(2, 5)[:, None, :, None])
+    for value in range(5, 300):
+        step = cache.open_place()
+        step.place[0].fill_(value)
+        if value == 250:
+            cache.enter([2])
+            cache.write(0, 1, torch.tensor([7.0, 8.0]).expand(2, 2)[:, None, :, None])
+            assert cache.leave([0]) == [1]
+    step = cache.open_place()
+    step.place[0].fill_(300.0)
+    assert step.hidden is None
+    assert step.keys[0].flatten().tolist() == [7.0, 8.0, *range(251, 301)]
+
+
+def test_sampling_in_slots_is_the_same_as_alone(tiny: LanguageModel, compute: Compute) -> None:
+    sampling = SamplingSettings(temperature=1.2, max_new_tokens=12)
+    contexts = random_contexts(12, tiny.vocab_size)
+    alone = [answers(tiny, [context], compute, sampling=sampling)[0] for context in contexts]
+    for batch_size in (2, 5):
+        assert answers(tiny, contexts, compute, sampling=sampling, batch_size=batch_size) == alone
+
+
+def perplexity(model: LanguageModel, compute: Compute, talks: list[list[int]]) -> float:
+    """Of each token after the first, read one by one as in a response, eight rows at once."""
+    losses = []
+    for ids in talks:
+        decoder = make_decoder(model, compute, False, None)
+        logits = decoder.read([Context(tuple(ids[:1]), (0,), len(ids))])
+        for token in ids[1:]:
+            losses.append(-float(logits.log_softmax(-1)[0, token]))
+            logits = decoder.step([token])
+    return float(torch.tensor(losses).mean().exp())
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("bf16", 0.005), ("int8", 0.005)])
+def test_rounded_weights_cost_less_than_half_a_percent_of_perplexity(
+    known: LanguageModel, compute: Compute, held_out: list[list[int]], precision: str, bound: float
+) -> None:
+    rounded = replace(compute, precision=precision)
+    exact = perplexity(known, compute, held_out)
+    assert exact < known.vocab_size / 3
+    assert abs(perplexity(prepared(known, rounded), rounded, held_out) / exact - 1) < bound
+
+
+@pytest.fixture(scope="module")
+def known(conversations: list[Conversation]) -> LanguageModel:
+    """A small GPT-2 that has learned a little of some made-up conversations."""
+    from convmodel_cli.model.new import Size, new_model
+
+    model = new_model(Size(2, 64, 2), [turn for item in conversations for turn in item.turns], 400, seed=0)
+    network: Any = model.network
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    rows = [encoded(model, item)[:64] for item in conversations[:160]]
+    rows = [ids for ids in rows if len(ids) >= 16]
+    for step in range(60):
+        batch = torch.tensor([ids[:16] for ids in rows[step % 4 :: 4]])
+        network(input_ids=batch, labels=batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
+
+
+def encoded(model: LanguageModel, item: Conversation) -> list[int]:
+    return [id_ for ids in model.vocabulary.encode(list(item.turns)) for id_ in (*ids, model.sep_id)]
+
+
+@pytest.fixture(scope="module")
+def held_out(known: LanguageModel, conversations: list[Conversation]) -> list[list[int]]:
+    return [encoded(known, item)[:24] for item in conversations[160:]]
