@@ -29,8 +29,11 @@ OPENERS: list[Any] = [
 ]
 
 
+NOT_EMPTY = ("--temperature", "1.5", "--min-new-tokens", "2")  # an empty response ends a talk
+
+
 def talk(convmodel: Convmodel, trained: str, openers: str, *options: str) -> Outcome:
-    return convmodel("generate", "-m", trained, "-i", openers, *WILD, "--self-chat", "4", *options)
+    return convmodel("generate", "-m", trained, "-i", openers, *WILD, *NOT_EMPTY, "--self-chat", "4", *options)
 
 
 def test_the_conversations_are_data_that_fit_takes(convmodel: Convmodel, trained: str, tmp_path: Path) -> None:
@@ -127,7 +130,7 @@ def test_a_single_turn_is_no_conversation_and_is_left_out(
 
 
 def test_a_talk_beyond_the_context_goes_on_with_its_end(convmodel: Convmodel, trained: str) -> None:
-    outcome = convmodel("generate", "-m", trained, "Hi!", *WILD, "--self-chat", "60")
+    outcome = convmodel("generate", "-m", trained, "Hi!", *WILD, "--min-new-tokens", "5", "--self-chat", "60")
     told = json.loads(outcome.out)
     turns = told["turns"]
     assert len(turns) == len(told["learn"]) == 61

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+_VALUES_AT_ONCE = 2**19  # their copy stays in the processor's cache
+
 _copies = WeakTensorKeyDictionary()
 
 
@@ -17,7 +19,10 @@ def gradient_of(weight: Tensor) -> Tensor:
 
 
 def add_gradient(weight: Tensor, gradient: Tensor) -> None:
-    gradient_of(weight).add_(gradient)
+    """Add to its `grad`, some rows at a time: torch makes a copy in fp32 of what it adds."""
+    rows = max(1, _VALUES_AT_ONCE // max(1, gradient[0].numel()))
+    for total, part in zip(gradient_of(weight).split(rows), gradient.split(rows), strict=True):
+        total.add_(part)
 
 
 def working_copy(weight: Tensor, dtype: torch.dtype) -> Tensor:
