@@ -255,7 +255,7 @@ def test_greedy_means_no_penalty_unless_one_is_given(convmodel: Convmodel, train
     options = ["generate", "-m", trained, "Hi!", "--min-new-tokens", "20", "--max-new-tokens", "20", "--json"]
     plain = convmodel(*options, "--greedy")
     assert convmodel(*options, "--greedy", "--repetition-penalty", "1") == plain
-    assert convmodel(*options, "--greedy", "--repetition-penalty", "1.1") != plain
+    assert convmodel(*options, "--greedy", "--repetition-penalty", "2") != plain
     drawn = convmodel(*options, *WILD[:2])
     assert convmodel(*options, *WILD[:2], "--repetition-penalty", "1.1") == drawn
     assert convmodel(*options, *WILD[:2], "--repetition-penalty", "1") != drawn

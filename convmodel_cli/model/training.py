@@ -22,6 +22,10 @@ from convmodel_cli.model.schedule import learning_rate_factor
 
 Optimizers = list[Optimizer]  # each has its share of the parameters
 
+# Measured on short runs, see benchmarks/NOTES.md.
+_MOMENTUM = 0.9
+_SHARE_OF_MUON = 2 / 3
+
 _DROPOUT = 3  # a stream of random numbers of its own, beside those of the order and of the speaker ids
 
 
@@ -59,7 +63,7 @@ class StepDone:
 def build_optimizers(model: LanguageModel, optimization: Optimization) -> Optimizers:
     """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest.
 
-    Only matrices decay. Each parameter group keeps its share of the peak learning rate in `peak`.
+    Only matrices decay. Each parameter group has its `share` of the learning rate.
     Muon: Jordan et al. 2024; its steps are scaled to the size of AdamW's (Liu et al. 2025), so one rate serves both.
     """
     matrices, vectors, embeddings = _parameter_groups(model.network)
@@ -69,7 +73,8 @@ def build_optimizers(model: LanguageModel, optimization: Optimization) -> Optimi
     ]
     optimizers: Optimizers = []
     if optimization.optimizer == "muon":
-        optimizers.append(Muon(matrices, weight_decay=optimization.weight_decay, adjust_lr_fn="match_rms_adamw"))
+        group = {"params": matrices, "weight_decay": optimization.weight_decay, "share": _SHARE_OF_MUON}
+        optimizers.append(Muon([group], momentum=_MOMENTUM, adjust_lr_fn="match_rms_adamw"))
     else:
         groups.append({"params": matrices, "weight_decay": optimization.weight_decay})
     optimizers.append(AdamW(groups, betas=(0.9, 0.95), fused=True))
@@ -204,7 +209,7 @@ def _set_learning_rate(optimizers: Optimizers, step: int, optimization: Optimiza
     rate = optimization.learning_rate * factor
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)
     return rate
 
 

@@ -126,6 +126,7 @@ class Responder:
             answers = self._answer_together([contexts[number] for number in remaining], batch_size)
             try:
                 done.update((remaining[number], written) for number, written in answers)
+                continue
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

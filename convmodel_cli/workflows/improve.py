@@ -213,22 +213,20 @@ def conclude(
         parameters=model.num_parameters,
         stopped=state.stopped,
         losses=tuple(state.losses),
-        portability=_portability(model, plan, compute, stop),
+        portability=_portability(model, plan, compute, best, stop),
         sample=sample_response(model, plan, compute, state.best_step),
     )
 
 
-def _portability(model: LanguageModel, plan: RunPlan, compute: Compute, stop: StopRequest) -> dict[str, float] | None:
-    """Valid perplexity with and without token types: other tools never pass them."""
-    from convmodel_cli.model.evaluation import Score, evaluate
+def _portability(
+    model: LanguageModel, plan: RunPlan, compute: Compute, best: Score | None, stop: StopRequest
+) -> dict[str, float] | None:
+    """Valid perplexity with token types, as in `best`, and without: other tools never pass them."""
+    from convmodel_cli.model.evaluation import evaluate
 
-    if plan.valid is None or plan.speaker_ids == "off":
+    if plan.valid is None or best is None or plan.speaker_ids == "off":
         return None
-    ppl = {}
-    for name, with_types in (("with_speaker_ids", True), ("without_speaker_ids", False)):
-        score = Score()
-        batches = _batches(model, plan.valid, plan, with_types)
-        for score in evaluate(model, batches, compute):  # noqa: B007  the last one is wanted
-            stop.check()
-        ppl[name] = score.ppl
-    return ppl
+    score = best
+    for score in evaluate(model, _batches(model, plan.valid, plan, False), compute):  # noqa: B007  the last is wanted
+        stop.check()
+    return {"with_speaker_ids": best.ppl, "without_speaker_ids": score.ppl}
