@@ -11,20 +11,21 @@ import numpy as np
 import torch
 from torch import nn
 from torch.autograd.graph import increment_version
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from convmodel_cli.data.batching import MicroBatch, StepPlan, collate, micro_batches
 from convmodel_cli.data.encoding import Sequences
 from convmodel_cli.errors import TrainingError
 from convmodel_cli.model.compute import Compute, evaluating, exact, is_out_of_memory, release_memory
 from convmodel_cli.model.language_model import LanguageModel, target_losses
+from convmodel_cli.model.muon import GroupedMuon
 from convmodel_cli.model.schedule import learning_rate_factor
 
 Optimizers = list[Optimizer]  # each has its share of the parameters
 
 # Measured on short runs, see benchmarks/NOTES.md.
-_MOMENTUM = 0.9
-_SHARE_OF_MUON = 2 / 3
+_MOMENTUM = 0.85
+_SHARE_OF_MUON = 0.5
 
 _DROPOUT = 3  # a stream of random numbers of its own, beside those of the order and of the speaker ids
 
@@ -74,7 +75,7 @@ def build_optimizers(model: LanguageModel, optimization: Optimization) -> Optimi
     optimizers: Optimizers = []
     if optimization.optimizer == "muon":
         group = {"params": matrices, "weight_decay": optimization.weight_decay, "share": _SHARE_OF_MUON}
-        optimizers.append(Muon([group], momentum=_MOMENTUM, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(GroupedMuon([group], momentum=_MOMENTUM, adjust_lr_fn="match_rms_adamw"))
     else:
         groups.append({"params": matrices, "weight_decay": optimization.weight_decay})
     optimizers.append(AdamW(groups, betas=(0.9, 0.95), fused=True))

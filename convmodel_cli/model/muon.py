@@ -1,0 +1,61 @@
+"""torch's Muon, with all matrices of one shape in one product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Muon
+
+
+class GroupedMuon(Muon):
+    """The same updates and the same state; a small model's matrices are too small to be multiplied one by one."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        assert closure is None
+        for group in self.param_groups:
+            weights = sorted((weight for weight in group["params"] if weight.grad is not None), key=_wide)
+            for _, alike in groupby(weights, key=_wide):
+                self._update(list(alike), group)
+
+    def _update(self, weights: Sequence[Tensor], group: dict[str, Any]) -> None:
+        for weight in weights:
+            if "momentum_buffer" not in self.state[weight]:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        momenta = [self.state[weight]["momentum_buffer"] for weight in weights]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
+        directions = orthogonalize(
+            torch.stack([_turned(update).bfloat16() for update in ahead]),
+            group["ns_coefficients"],
+            group["ns_steps"],
+            group["eps"],
+        )
+        rate = group["lr"] * 0.2 * max(weights[0].shape) ** 0.5  # Liu et al. 2025: the size of AdamW's updates
+        torch._foreach_mul_(list(weights), 1 - group["lr"] * group["weight_decay"])
+        for weight, direction in zip(weights, directions, strict=True):
+            _turned(weight).add_(direction, alpha=-rate)
+
+
+def _wide(weight: Tensor) -> tuple[int, int]:
+    return min(weight.shape), max(weight.shape)
+
+
+def _turned(weight: Tensor) -> Tensor:
+    return weight.T if weight.shape[0] > weight.shape[1] else weight
+
+
+def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """Bring the singular values of wide matrices (count, rows, columns) near 1 by Newton-Schulz; Jordan et al. 2024."""
+    a, b, c = coefficients
+    matrices = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        gram = torch.bmm(matrices, matrices.mT)
+        update = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        matrices = torch.baddbmm(matrices, update, matrices, beta=a)
+    return matrices

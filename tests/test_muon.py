@@ -1,0 +1,48 @@
+"""Grouped, Muon's updates are those of torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Muon, Optimizer
+
+from convmodel_cli.model.muon import GroupedMuon
+
+SHAPES = [(16, 48), (48, 16), (16, 16), (16, 48), (8, 24), (16, 16)]
+
+
+def weights() -> list[nn.Parameter]:
+    torch.manual_seed(0)
+    return [nn.Parameter(torch.randn(shape)) for shape in SHAPES]
+
+
+def take_steps(optimizer: Optimizer, parameters: list[nn.Parameter], steps: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    for _ in range(steps):
+        for parameter in parameters:
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+
+
+def test_the_weights_and_the_state_are_those_of_torch() -> None:
+    ours, theirs = weights(), weights()
+    options: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.9, "adjust_lr_fn": "match_rms_adamw"}
+    grouped, plain = GroupedMuon(ours, **options), Muon(theirs, **options)
+    take_steps(grouped, ours, 4, seed=1)
+    take_steps(plain, theirs, 4, seed=1)
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=2e-3 * float(other.detach().abs().max()))
+        torch.testing.assert_close(grouped.state[own], plain.state[other])
+    plain.load_state_dict(grouped.state_dict())  # one can go on for the other
+
+
+def test_weights_without_gradient_stay_as_they_are() -> None:
+    parameters = weights()
+    before = parameters[0].detach().clone()
+    optimizer = GroupedMuon(parameters, lr=0.1)
+    for parameter in parameters[1:]:
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    assert torch.equal(parameters[0], before)
