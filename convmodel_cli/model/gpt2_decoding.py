@@ -69,7 +69,7 @@ class Gpt2:
         self._last_norm = _norm(net.transformer.ln_f)
         self._head = make_head(net.lm_head.weight.detach().T, precision)
         self.precision = precision
-        self.dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32  # of keys and values
         self.device = self._tokens.device
 
     def new_cache(self) -> KeyValues:
