@@ -80,9 +80,7 @@ class _Int8Row:
     def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:
         zeros = torch.zeros(len(scales), dtype=torch.long)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # they will go some day, but they are how the kernel gets weights
+            warnings.simplefilter("ignore")  # they will go some day, but they are how the kernel gets weights
             quantized = torch._make_per_channel_quantized_tensor(weight, scales.double(), zeros, 0)
             self._packed = torch.ops.quantized.linear_prepack(quantized, bias)
         self._multiply = torch.ops.quantized.linear_dynamic.default
