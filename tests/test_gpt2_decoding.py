@@ -17,6 +17,7 @@ from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.decoding import LibraryCache, make_decoder, prepared
 from convmodel_cli.model.generation import Context, Memory, respond
 from convmodel_cli.model.gpt2 import is_plain_gpt2
+from convmodel_cli.model.gpt2_decoding import Gpt2
 from convmodel_cli.model.key_values import KeyValues
 from convmodel_cli.model.language_model import LanguageModel, prepare_network
 
@@ -147,6 +148,25 @@ def test_sampling_in_slots_is_the_same_as_alone(tiny: LanguageModel, compute: Co
     alone = [answers(tiny, [context], compute, sampling=sampling)[0] for context in contexts]
     for batch_size in (2, 5):
         assert answers(tiny, contexts, compute, sampling=sampling, batch_size=batch_size) == alone
+
+
+def test_candidates_share_the_reading_of_their_context(
+    tiny: LanguageModel, compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = SamplingSettings(temperature=1.5, max_new_tokens=8)
+    contexts = [replace(each, candidate=k) for each in random_contexts(3, tiny.vocab_size) for k in range(4)]
+    alone = [answers(tiny, [context], compute, sampling=sampling)[0] for context in contexts]
+    read: list[int] = []
+    reading = Gpt2.read
+
+    def counted(self: Gpt2, parts: Any, *rest: Any) -> Any:
+        read.append(len(parts))
+        return reading(self, parts, *rest)
+
+    monkeypatch.setattr(Gpt2, "read", counted)
+    assert answers(tiny, contexts, compute, sampling=sampling) == alone
+    assert read == [3]
+    assert answers(tiny, contexts, compute, sampling=sampling, batch_size=5) == alone
 
 
 def perplexity(model: LanguageModel, compute: Compute, talks: list[list[int]]) -> float:

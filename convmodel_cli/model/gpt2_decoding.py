@@ -22,6 +22,7 @@ from convmodel_cli.model.matrices import Matrix, make_head, make_matrix
 
 _attend = functional.scaled_dot_product_attention
 _FEWEST_ROWS = 4
+_TOKENS_READ_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,14 @@ class Gpt2:
 
     @torch.inference_mode()
     def read(self, parts: Sequence[Part], rows: Sequence[int], cache: KeyValues) -> Tensor:
-        """Read into these rows of the cache; logits (rows, vocabulary) after the last token of each.
+        """Read into these rows of the cache; logits (rows, vocabulary) after the last token of each."""
+        logits = [self._read_together(parts[first:end], rows[first:end], cache) for first, end in _groups(parts)]
+        return logits[0] if len(logits) == 1 else torch.cat(logits)
 
-        The tokens of all parts follow each other without padding: each row attends to its own.
+    def _read_together(self, parts: Sequence[Part], rows: Sequence[int], cache: KeyValues) -> Tensor:
+        """The tokens of all parts follow each other without padding: each row attends to its own.
 
-            a b c d e | f g | h i j        products over 10 tokens, attention over 5, 2 and 3
+        a b c d e | f g | h i j        products over 10 tokens, attention over 5, 2 and 3
         """
         lengths = [len(part.ids) for part in parts]
         fill = self._fill(sum(lengths), _fewest_tokens(sum(lengths)))
@@ -98,13 +102,14 @@ class Gpt2:
                 _attend_to_past(each, *cache.write(number, row, each[1:])) for each, row in zip(own, rows, strict=True)
             ]
             x = self._finish_layer(layer, x, torch.cat(mixed + filler))
-        return self._logits(x[[end - 1 for end in accumulate(lengths)]])
+        last = [end - 1 for end in accumulate(lengths)]
+        return self._logits(x[last + [0] * self._fill(len(last), _FEWEST_ROWS)])[: len(last)]
 
     @torch.inference_mode()
     def step(self, ids: list[int], types: list[int] | None, positions: list[int], cache: KeyValues) -> Tensor:
         """Append a token to each row of the cache; logits (rows, vocabulary) after it."""
         rows, half = len(ids), self.dtype != torch.float32
-        fill = self._fill(rows, _FEWEST_ROWS) if rows > 1 else 0
+        fill = self._fill(rows, _FEWEST_ROWS)
         x = self._embed_places(ids, types, positions, fill)
         past = cache.open_place()
         for layer, place, keys, values in zip(self._layers, past.place, past.keys, past.values, strict=True):
@@ -113,11 +118,11 @@ class Gpt2:
             place.copy_(asked.narrow(1, 1, 2))
             mixed = _attend(asked.select(1, 0), keys, values, attn_mask=past.hidden).view(rows, -1)
             x = self._finish_layer(layer, x, functional.pad(mixed, (0, 0, 0, fill)) if fill else mixed)
-        return self._logits(x[:rows])
+        return self._logits(x)[:rows]
 
     def _fill(self, count: int, step: int) -> int:
         """Rows that are added for nothing: for every shape that oneDNN has not met it prepares a kernel, in 3 ms."""
-        return -count % step if self._fills else 0
+        return -count % step if self._fills and count > 1 else 0
 
     def _embed(self, parts: Sequence[Part], fill: int) -> Tensor:
         ids = [id_ for part in parts for id_ in part.ids]
@@ -140,6 +145,17 @@ class Gpt2:
 
     def _logits(self, x: Tensor) -> Tensor:
         return self._head(self._last_norm(x)).float()  # (rows, vocabulary)
+
+
+def _groups(parts: Sequence[Part]) -> list[tuple[int, int]]:
+    """(first, end) of the parts that are read at once: about as many tokens in each, or a single part."""
+    borders, tokens = [0], 0
+    for number, part in enumerate(parts):
+        if tokens and tokens + len(part.ids) > _TOKENS_READ_AT_ONCE:
+            borders.append(number)
+            tokens = 0
+        tokens += len(part.ids)
+    return list(zip(borders, [*borders[1:], len(parts)], strict=True))
 
 
 def _fewest_tokens(count: int) -> int:
