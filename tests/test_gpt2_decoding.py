@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.data.formats import Conversation
-from convmodel_cli.model import decoding
+from convmodel_cli.model import decoding, matrices
 from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.decoding import LibraryCache, make_decoder, prepared
 from convmodel_cli.model.generation import Context, Memory, respond
@@ -189,6 +189,15 @@ def test_rounded_weights_cost_less_than_half_a_percent_of_perplexity(
     exact = perplexity(known, compute, held_out)
     assert exact < known.vocab_size / 3
     assert abs(perplexity(prepared(known, rounded), rounded, held_out) / exact - 1) < bound
+
+
+def test_int8_is_as_exact_where_integers_are_not_multiplied_fast(
+    known: LanguageModel, compute: Compute, held_out: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matrices, "_MULTIPLIES_INT8", False)
+    rounded = replace(compute, precision="int8")
+    exact = perplexity(known, compute, held_out)
+    assert abs(perplexity(prepared(known, rounded), rounded, held_out) / exact - 1) < 0.005
 
 
 @pytest.fixture(scope="module")
