@@ -65,7 +65,7 @@ class ComputeSettings:
     precision: Literal["auto", "bf16", "fp32", "int8"] = knob(
         "auto",
         "Number format. auto: bf16 for fit where the hardware is fast at it, fp32 elsewhere. "
-        "int8: smaller weights for generate and chat on a CPU, about twice as fast.",
+        "int8: smaller weights for generate and chat on a CPU, about three times as fast for a single response.",
     )
     threads: int | None = knob(None, "CPU threads.", at_least=1, shown_default="all cores")
     seed: int | None = knob(

@@ -63,6 +63,7 @@ def test_help_lists_every_setting_of_a_command(
         (["fit", "--dry-run", "--precision", "int8"], "int8 is for generate and chat"),
         (["eval", "--precision", "int8", "x.jsonl"], "int8 is for generate and chat"),
         (["generate", "--precision", "int8", "--beams", "2", "Hello"], "--precision int8 excludes --beams"),
+        (["generate", "--precision", "int8", "--choices", "x", "Hello"], "--precision int8 excludes --choices"),
         (["eval", "--min-probes", "3", "x.jsonl"], "--min-probes needs --probes"),
         (["generate", "-m", "gpt2"], "nothing to answer"),
         (["generate", "-m", "gpt2", "Hello", "-i", "x"], "exclude each other"),

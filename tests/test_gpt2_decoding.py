@@ -12,11 +12,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.data.formats import Conversation
-from convmodel_cli.model import decoding
+from convmodel_cli.model import decoding, matrices
 from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.decoding import LibraryCache, make_decoder, prepared
 from convmodel_cli.model.generation import Context, Memory, respond
 from convmodel_cli.model.gpt2 import is_plain_gpt2
+from convmodel_cli.model.gpt2_decoding import Gpt2
 from convmodel_cli.model.key_values import KeyValues
 from convmodel_cli.model.language_model import LanguageModel, prepare_network
 
@@ -149,6 +150,25 @@ def test_sampling_in_slots_is_the_same_as_alone(tiny: LanguageModel, compute: Co
         assert answers(tiny, contexts, compute, sampling=sampling, batch_size=batch_size) == alone
 
 
+def test_candidates_share_the_reading_of_their_context(
+    tiny: LanguageModel, compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = SamplingSettings(temperature=1.5, max_new_tokens=8)
+    contexts = [replace(each, candidate=k) for each in random_contexts(3, tiny.vocab_size) for k in range(4)]
+    alone = [answers(tiny, [context], compute, sampling=sampling)[0] for context in contexts]
+    read: list[int] = []
+    reading = Gpt2.read
+
+    def counted(self: Gpt2, parts: Any, *rest: Any) -> Any:
+        read.append(len(parts))
+        return reading(self, parts, *rest)
+
+    monkeypatch.setattr(Gpt2, "read", counted)
+    assert answers(tiny, contexts, compute, sampling=sampling) == alone
+    assert read == [3]
+    assert answers(tiny, contexts, compute, sampling=sampling, batch_size=5) == alone
+
+
 def perplexity(model: LanguageModel, compute: Compute, talks: list[list[int]]) -> float:
     """Of each token after the first, read one by one as in a response, eight rows at once."""
     losses = []
@@ -169,6 +189,15 @@ def test_rounded_weights_cost_less_than_half_a_percent_of_perplexity(
     exact = perplexity(known, compute, held_out)
     assert exact < known.vocab_size / 3
     assert abs(perplexity(prepared(known, rounded), rounded, held_out) / exact - 1) < bound
+
+
+def test_int8_is_as_exact_where_integers_are_not_multiplied_fast(
+    known: LanguageModel, compute: Compute, held_out: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matrices, "_MULTIPLIES_INT8", False)
+    rounded = replace(compute, precision="int8")
+    exact = perplexity(known, compute, held_out)
+    assert abs(perplexity(prepared(known, rounded), rounded, held_out) / exact - 1) < 0.005
 
 
 @pytest.fixture(scope="module")

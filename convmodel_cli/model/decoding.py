@@ -20,7 +20,6 @@ from convmodel_cli.model.language_model import LanguageModel
 if TYPE_CHECKING:
     from convmodel_cli.model.generation import Context, Memory
 
-_TOKENS_READ_AT_ONCE = 4096
 _SPARE_PLACES = 64
 
 
@@ -94,16 +93,11 @@ class _OwnDecoder:
             logits = self._read_rest(contexts[0], self._memory)
         else:
             self._cache.reserve(len(self._lengths) + len(contexts), places + _SPARE_PLACES)
-            rows = self._cache.enter([len(context.ids) for context in contexts])
-            parts = [self._part(context) for context in contexts]
-            logits = torch.cat(
-                [self._network.read(parts[first:end], rows[first:end], self._cache) for first, end in _groups(parts)]
-            )
+            logits = self._read_once(contexts, self._cache.enter([len(context.ids) for context in contexts]))
         self._types += [context.types[-1] for context in contexts]
         self._lengths += [len(context.ids) for context in contexts]
         return logits
 
-    @torch.inference_mode()
     def step(self, tokens: list[int]) -> Tensor:
         types = self._types if self._with_types else None
         try:
@@ -125,6 +119,18 @@ class _OwnDecoder:
         self._lengths = [self._lengths[row] for row in order]
         return order
 
+    def _read_once(self, contexts: Sequence[Context], rows: Sequence[int]) -> Tensor:
+        """Read contexts into these rows; what several have in all its tokens, for one of them."""
+        keys = [(context.ids, context.types) for context in contexts]
+        firsts = {key: number for number, key in reversed(list(enumerate(keys)))}
+        read = sorted(firsts.values())
+        logits = self._network.read(
+            [self._part(contexts[number]) for number in read], [rows[n] for n in read], self._cache
+        )
+        for row, key in zip(rows, keys, strict=True):
+            self._cache.copy(rows[firsts[key]], row)
+        return logits[[read.index(firsts[key]) for key in keys]]
+
     def _read_rest(self, context: Context, memory: Memory) -> Tensor:
         """Read what the memory does not hold of the context."""
         known = memory.keep_common(context)
@@ -141,17 +147,6 @@ class _OwnDecoder:
     def _part(self, context: Context, known: int = 0) -> Part:
         types = context.types[known:] if self._with_types else None
         return Part(context.ids[known:], types, known)
-
-
-def _groups(parts: Sequence[Part]) -> list[tuple[int, int]]:
-    """(first, end) of the parts that are read at once: about as many tokens in each, or a single part."""
-    borders, tokens = [0], 0
-    for number, part in enumerate(parts):
-        if tokens and tokens + len(part.ids) > _TOKENS_READ_AT_ONCE:
-            borders.append(number)
-            tokens = 0
-        tokens += len(part.ids)
-    return list(zip(borders, [*borders[1:], len(parts)], strict=True))
 
 
 class LibraryCache:

@@ -125,7 +125,7 @@ def respond(
             growing += [_Growing(row, contexts[row], compute.seed) for row in entering]
             del waiting[: len(entering)]
         leaving = []
-        for place, (token, logprob) in enumerate(_choose(chooser, torch.cat(logits), growing)):
+        for place, (token, logprob) in enumerate(_choose(chooser, _joined(logits), growing)):
             each = growing[place]
             if token in chooser.end_ids:
                 yield Token(each.row, None, logprob, "stop")
@@ -157,6 +157,10 @@ class _Growing:
     def uniform(self) -> float:
         """The number that decides the next token."""
         return self._uniforms[len(self.ids)]
+
+
+def _joined(logits: list[Tensor]) -> Tensor:
+    return logits[0] if len(logits) == 1 else torch.cat(logits)
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from convmodel_cli.model.key_values import KeyValues
 from convmodel_cli.model.matrices import Matrix, make_head, make_matrix
 
 _attend = functional.scaled_dot_product_attention
+_FEWEST_ROWS = 4
+_TOKENS_READ_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,9 @@ class Gpt2:
         self._last_norm = _norm(net.transformer.ln_f)
         self._head = make_head(net.lm_head.weight.detach().T, precision)
         self.precision = precision
-        self.dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32  # of keys and values
         self.device = self._tokens.device
+        self._fills = precision != "fp32" and self.device.type == "cpu"
 
     def new_cache(self) -> KeyValues:
         width = self._tokens.shape[1]
@@ -78,49 +82,61 @@ class Gpt2:
 
     @torch.inference_mode()
     def read(self, parts: Sequence[Part], rows: Sequence[int], cache: KeyValues) -> Tensor:
-        """Read into these rows of the cache; logits (rows, vocabulary) after the last token of each.
+        """Read into these rows of the cache; logits (rows, vocabulary) after the last token of each."""
+        logits = [self._read_together(parts[first:end], rows[first:end], cache) for first, end in _groups(parts)]
+        return logits[0] if len(logits) == 1 else torch.cat(logits)
 
-        The tokens of all parts follow each other without padding: each row attends to its own.
+    def _read_together(self, parts: Sequence[Part], rows: Sequence[int], cache: KeyValues) -> Tensor:
+        """The tokens of all parts follow each other without padding: each row attends to its own.
 
-            a b c d e | f g | h i j        products over 10 tokens, attention over 5, 2 and 3
+        a b c d e | f g | h i j        products over 10 tokens, attention over 5, 2 and 3
         """
-        ends = torch.tensor([len(part.ids) for part in parts]).cumsum(0)
-        x = self._embed(parts)
+        lengths = [len(part.ids) for part in parts]
+        fill = self._fill(sum(lengths), _fewest_tokens(sum(lengths)))
+        filler = [torch.zeros((fill, self._tokens.shape[1]), dtype=self.dtype, device=self.device)] if fill else []
+        x = self._embed(parts, fill)
         for number, layer in enumerate(self._layers):
             asked = layer.attention_in(layer.before_attention(x)).view(len(x), 3, self._heads, -1).to(self.dtype)
-            own = asked.permute(1, 2, 0, 3).split([len(part.ids) for part in parts], dim=2)
+            own = asked.permute(1, 2, 0, 3)[:, :, : sum(lengths)].split(lengths, dim=2)
             mixed = [
                 _attend_to_past(each, *cache.write(number, row, each[1:])) for each, row in zip(own, rows, strict=True)
             ]
-            x = self._finish_layer(layer, x, torch.cat(mixed))
-        return self._logits(x[ends - 1])
+            x = self._finish_layer(layer, x, torch.cat(mixed + filler))
+        last = [end - 1 for end in accumulate(lengths)]
+        return self._logits(x[last + [0] * self._fill(len(last), _FEWEST_ROWS)])[: len(last)]
 
     @torch.inference_mode()
     def step(self, ids: list[int], types: list[int] | None, positions: list[int], cache: KeyValues) -> Tensor:
         """Append a token to each row of the cache; logits (rows, vocabulary) after it."""
         rows, half = len(ids), self.dtype != torch.float32
-        x = self._embed_places(ids, types, positions)
+        fill = self._fill(rows, _FEWEST_ROWS)
+        x = self._embed_places(ids, types, positions, fill)
         past = cache.open_place()
         for layer, place, keys, values in zip(self._layers, past.place, past.keys, past.values, strict=True):
-            asked = layer.attention_in(layer.before_attention(x)).view(rows, 3, self._heads, 1, -1)
+            asked = layer.attention_in(layer.before_attention(x))[:rows].view(rows, 3, self._heads, 1, -1)
             asked = asked.to(self.dtype) if half else asked
             place.copy_(asked.narrow(1, 1, 2))
-            mixed = _attend(asked.select(1, 0), keys, values, attn_mask=past.hidden)
-            x = self._finish_layer(layer, x, mixed.view(rows, -1))
-        return self._logits(x)
+            mixed = _attend(asked.select(1, 0), keys, values, attn_mask=past.hidden).view(rows, -1)
+            x = self._finish_layer(layer, x, functional.pad(mixed, (0, 0, 0, fill)) if fill else mixed)
+        return self._logits(x)[:rows]
 
-    def _embed(self, parts: Sequence[Part]) -> Tensor:
+    def _fill(self, count: int, step: int) -> int:
+        """Rows that are added for nothing: for every shape that oneDNN has not met it prepares a kernel, in 3 ms."""
+        return -count % step if self._fills and count > 1 else 0
+
+    def _embed(self, parts: Sequence[Part], fill: int) -> Tensor:
         ids = [id_ for part in parts for id_ in part.ids]
         types = None if parts[0].types is None else [type_ for part in parts for type_ in part.types or ()]
         places = [place for part in parts for place in range(part.position, part.position + len(part.ids))]
-        return self._embed_places(ids, types, places)
+        return self._embed_places(ids, types, places, fill)
 
-    def _embed_places(self, ids: list[int], types: list[int] | None, positions: list[int]) -> Tensor:
-        """Embeddings (tokens, width), added in the order of transformers."""
-        x = self._tokens[torch.tensor(ids, device=self.device)]
+    def _embed_places(self, ids: list[int], types: list[int] | None, positions: list[int], fill: int) -> Tensor:
+        """Embeddings (tokens, width), added in the order of transformers, and `fill` rows of no meaning."""
+        filler = [0] * fill
+        x = _rows(self._tokens, ids + filler)
         if types is not None:
-            x = x + self._tokens[torch.tensor(types, device=self.device)]
-        return x + self._positions[torch.tensor(positions, device=self.device)]
+            x = x + _rows(self._tokens, types + filler)
+        return x + _rows(self._positions, positions + filler)
 
     def _finish_layer(self, layer: _Layer, x: Tensor, mixed: Tensor) -> Tensor:
         x = x.add_(layer.attention_out(mixed))
@@ -129,6 +145,29 @@ class Gpt2:
 
     def _logits(self, x: Tensor) -> Tensor:
         return self._head(self._last_norm(x)).float()  # (rows, vocabulary)
+
+
+def _groups(parts: Sequence[Part]) -> list[tuple[int, int]]:
+    """(first, end) of the parts that are read at once: about as many tokens in each, or a single part."""
+    borders, tokens = [0], 0
+    for number, part in enumerate(parts):
+        if tokens and tokens + len(part.ids) > _TOKENS_READ_AT_ONCE:
+            borders.append(number)
+            tokens = 0
+        tokens += len(part.ids)
+    return list(zip(borders, [*borders[1:], len(parts)], strict=True))
+
+
+def _fewest_tokens(count: int) -> int:
+    """Of what the number of tokens is made a multiple: there are sixteen of these between two powers of two."""
+    return max(16, 1 << max(0, (count - 1).bit_length() - 5))
+
+
+def _rows(table: Tensor, numbers: list[int]) -> Tensor:
+    """Rows of a table; of a single one, a view."""
+    if len(numbers) == 1:
+        return table.narrow(0, numbers[0], 1)
+    return table[torch.tensor(numbers, device=table.device)]
 
 
 def _attend_to_past(own: Tensor, keys: Tensor, values: Tensor) -> Tensor:

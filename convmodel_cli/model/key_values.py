@@ -99,6 +99,12 @@ class KeyValues:
         its[:, :, -own.shape[2] :] = own
         return its[0], its[1]
 
+    def copy(self, row: int, to: int) -> None:
+        """Let a row hold what another of the same length does."""
+        assert self._starts[row] == self._starts[to]
+        if row != to:
+            self._held[:, to, :, :, : self._end] = self._held[:, row, :, :, : self._end]
+
     def open_place(self) -> Step:
         """Let all rows end one place later."""
         if self._end == self._places:

@@ -44,6 +44,13 @@ def fast_encoder(tokenizer: PreTrainedTokenizerBase) -> TextEncoder:
     return _IdsAlone(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerFast) else tokenizer
 
 
+def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    """The text of ids as it is, without control tokens; by the library under a tokenizer where there is one."""
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        return str(tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=True))
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
 def cuts_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer cuts texts before each single space, as GPT-2's does, so that words keep their ids."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast):

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -141,13 +142,20 @@ class Chooser:
 
     def _rule_out(self, logits: Tensor, responses: Sequence[Sequence[int]]) -> Tensor:
         too_short = [row for row, response in enumerate(responses) if len(response) < self.sampling.min_new_tokens]
-        if not too_short and not self.banned_ids:
-            return logits
-        logits = logits.clone()
-        if self.banned_ids:
-            logits[:, list(self.banned_ids)] = -torch.inf
-        for end in self.end_ids if too_short else ():
-            logits[too_short, end] = -torch.inf
+        all_short = len(too_short) == len(responses)
+        ruled_out = self.banned_ids + self.end_ids if all_short else self.banned_ids
+        if ruled_out:
+            logits = logits + _barrier(ruled_out, logits.shape[-1], logits.device)
+        if too_short and not all_short:
+            logits = logits.clone()
+            for end in self.end_ids:
+                logits[too_short, end] = -torch.inf
         if too_short and self.sampling.no_repeat_ngram:  # every token may have been said
             logits[logits.isneginf().all(-1), self.end_ids[0]] = 0.0
         return logits
+
+
+@lru_cache(maxsize=4)
+def _barrier(ids: tuple[int, ...], vocabulary: int, device: torch.device) -> Tensor:
+    """What is added to logits to rule these ids out, of shape (vocabulary,)."""
+    return torch.zeros(vocabulary, device=device).index_fill_(0, torch.tensor(ids, device=device), -torch.inf)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convmodel_cli.model.language_model import LanguageModel
+from convmodel_cli.model.language_model import LanguageModel, decode
 
 _BROKEN = "\ufffd"
 
@@ -59,7 +59,7 @@ class TextStream:
         return self._decode_all(ids).replace(_BROKEN, "")
 
     def _decode_all(self, ids: list[int]) -> str:
-        return str(self._model.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return decode(self._model.tokenizer, ids)
 
     def _uncertain(self) -> int:
         """Length of the longest ending that a stop word begins with."""

@@ -43,6 +43,8 @@ def generate(
 ) -> Iterator[Answered | Talked | Note]:
     """Answer each context; a bad line of the input is answered by its problem, and raises DataError at the end."""
     _check(request, settings, sampling, surroundings)
+    if request.choices is not None and machine.precision == "int8":
+        raise UsageError("--precision int8 excludes --choices: it is for what is written", "take bf16 or fp32")
     contexts = _contexts(request)
     choices = None if request.choices is None else read_choices(request.choices)
     responder = open_responder(request.model, sampling, machine)
