@@ -99,7 +99,7 @@ def test_json_gives_objects_and_bad_lines_keep_their_place(convmodel: Convmodel,
 
 def test_an_empty_response_ends_the_talk_and_is_said(convmodel: Convmodel, trained: str, tmp_path: Path) -> None:
     openers = write_jsonl(tmp_path / "openers.jsonl", [["Good night!"], ["Hi!"], ["Hi!", "Hello there."]])
-    options = ["--greedy", "--self-chat", "2", "-n", "2", "--stop-word", "How", "--max-new-tokens", "6"]
+    options = ["--greedy", "--self-chat", "2", "-n", "2", "--stop-word", "How", "--max-new-tokens", "12"]
     outcome = convmodel("generate", "-m", trained, "-i", openers, *options)
     night, again, *rest = map(json.loads, outcome.out.splitlines())
     assert night == again and len(night) == 3
@@ -130,7 +130,7 @@ def test_a_single_turn_is_no_conversation_and_is_left_out(
 
 
 def test_a_talk_beyond_the_context_goes_on_with_its_end(convmodel: Convmodel, trained: str) -> None:
-    outcome = convmodel("generate", "-m", trained, "Hi!", *WILD, "--min-new-tokens", "5", "--self-chat", "60")
+    outcome = convmodel("generate", "-m", trained, "Hi!", "--greedy", "--max-new-tokens", "5", "--self-chat", "60")
     told = json.loads(outcome.out)
     turns = told["turns"]
     assert len(turns) == len(told["learn"]) == 61
