@@ -1,4 +1,4 @@
-"""Which networks are a GPT-2 and nothing else: those that are computed without transformers' modules."""
+"""What training and decoding know of a GPT-2 that they compute without transformers' modules."""
 
 from __future__ import annotations
 
@@ -24,3 +24,11 @@ def is_plain_gpt2(network: PreTrainedModel) -> bool:
     matrices = [module for block in net.transformer.h for module in (*block.attn.children(), *block.mlp.children())]
     kinds = {type(module) for module in matrices if any(True for _ in module.parameters())}
     return kinds == {Conv1D} and type(net.lm_head) is nn.Linear and net.lm_head.bias is None
+
+
+def length_step(count: int) -> int:
+    """Of what a number of tokens is made a multiple, so that few shapes occur: eight between two powers of two.
+
+    oneDNN prepares a kernel for every shape of a product that it has not met, which takes longer than the product.
+    """
+    return max(16, 1 << max(0, (count - 1).bit_length() - 4))

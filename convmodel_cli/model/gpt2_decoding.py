@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from convmodel_cli.model.gpt2 import GELU
+from convmodel_cli.model.gpt2 import GELU, length_step
 from convmodel_cli.model.key_values import KeyValues
 from convmodel_cli.model.matrices import Matrix, make_head, make_matrix
 
@@ -92,7 +92,7 @@ class Gpt2:
         a b c d e | f g | h i j        products over 10 tokens, attention over 5, 2 and 3
         """
         lengths = [len(part.ids) for part in parts]
-        fill = self._fill(sum(lengths), _fewest_tokens(sum(lengths)))
+        fill = self._fill(sum(lengths), length_step(sum(lengths)))
         filler = [torch.zeros((fill, self._tokens.shape[1]), dtype=self.dtype, device=self.device)] if fill else []
         x = self._embed(parts, fill)
         for number, layer in enumerate(self._layers):
@@ -156,11 +156,6 @@ def _groups(parts: Sequence[Part]) -> list[tuple[int, int]]:
             tokens = 0
         tokens += len(part.ids)
     return list(zip(borders, [*borders[1:], len(parts)], strict=True))
-
-
-def _fewest_tokens(count: int) -> int:
-    """Of what the number of tokens is made a multiple: there are sixteen of these between two powers of two."""
-    return max(16, 1 << max(0, (count - 1).bit_length() - 5))
 
 
 def _rows(table: Tensor, numbers: list[int]) -> Tensor:

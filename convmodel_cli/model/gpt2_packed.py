@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from convmodel_cli.data.batching import MicroBatch
-from convmodel_cli.model.gpt2 import is_plain_gpt2
+from convmodel_cli.model.gpt2 import is_plain_gpt2, length_step
 from convmodel_cli.model.gradients import add_gradient, gradient_of, working_copy
 from convmodel_cli.model.packed_attention import Spans, attend, spans_of
 from convmodel_cli.model.packed_head import head_losses
@@ -53,10 +53,8 @@ def _places(batch: MicroBatch) -> tuple[Tensor, Tensor]:
 
 
 def _fill(values: Tensor) -> Tensor:
-    """Append zeros up to the next of the lengths in use, of which there are sixteen between two powers of two."""
-    count = len(values)
-    step = max(16, 1 << max(0, (count - 1).bit_length() - 5))
-    return nn.functional.pad(values, (0, -count % step))
+    """Append zeros up to the next of the few lengths in use."""
+    return nn.functional.pad(values, (0, -len(values) % length_step(len(values))))
 
 
 def _last_hidden(network: Any, batch: MicroBatch, places: Tensor, dtype: torch.dtype) -> Tensor:
