@@ -23,7 +23,7 @@ class Recipe:
 
 
 RECIPES = {
-    "new-tiny": Recipe(2, 3e-2, dropout=0.0, optimizer="muon", step_tokens=2048, fewest_steps=300),
+    "new-tiny": Recipe(2, 3e-2, dropout=0.0, optimizer="muon", step_tokens=1792, fewest_steps=300),
     "new-small": Recipe(2, 1.2e-2, dropout=0.0, optimizer="muon", step_tokens=2048, fewest_steps=300),
     "new-medium": Recipe(2, 8e-3, dropout=0.0, optimizer="muon", step_tokens=4096, fewest_steps=300),
 }
