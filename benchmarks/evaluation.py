@@ -50,10 +50,12 @@ def ours(precision: str, options: argparse.Namespace, work: Path) -> Figures:
     model = load_model(str(prepare_model(options, work)))
     model.move_to(compute.device)
     sequences = encode(str(work / "data.jsonl"), model.tokenizer)
-    budget = default_micro_batch_tokens(compute.device, model.vocab_size)
-    final_score(evaluate(model, evaluation_batches(sequences, False, budget, max_rows=1, max_batches=1), compute))
+    length = round(float(sequences.lengths.mean()))
+    budget = default_micro_batch_tokens(model.network.config, length, compute, model.pads)
+    cut = partial(evaluation_batches, sequences, False, budget, padded=model.pads)
+    final_score(evaluate(model, cut(max_rows=1, max_batches=1), compute))
     started = time.perf_counter()
-    score = final_score(evaluate(model, evaluation_batches(sequences, False, budget), compute))
+    score = final_score(evaluate(model, cut(), compute))
     return result(len(sequences.ids), score.loss, time.perf_counter() - started)
 
 
