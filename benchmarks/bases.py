@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, PreTrainedT
 
 from convmodel_cli.data.conversations import read_conversations
 from convmodel_cli.data.encoding import Sequences, Vocabulary, encode_conversations
-from convmodel_cli.model.new import MAX_POSITIONS, SIZES, train_tokenizer
+from convmodel_cli.model.new import MAX_POSITIONS, SIZES, new_model
 
 _END = "<|endoftext|>"
 
@@ -24,19 +24,16 @@ def turns_of(*files: str) -> Iterator[str]:
 
 
 def make_base(shape: str, folder: Path, tokenizer_folder: str | None, *files: str) -> None:
-    """Write a GPT-2 of this shape with random weights, and a vocabulary from the files where it has none of its own."""
-    tokenizer = read_gpt2_tokenizer(tokenizer_folder) if shape == "gpt2" else train_tokenizer(turns_of(*files), 4096)
-    size = SIZES["new-medium" if shape == "gpt2" else shape]
+    """Write a GPT-2 of this shape with random weights: GPT-2's own, or a new model with a vocabulary from the files."""
+    if shape != "gpt2":
+        model = new_model(SIZES[shape], turns_of(*files), 4096, seed=0)
+        model.network.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
+        return
+    tokenizer = read_gpt2_tokenizer(tokenizer_folder)
     sep = tokenizer.eos_token_id
-    config = GPT2Config(
-        vocab_size=len(tokenizer),
-        n_positions=MAX_POSITIONS,
-        n_layer=size.layers,
-        n_embd=size.width,
-        n_head=size.heads,
-        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), sep),
-    )
     torch.manual_seed(0)
+    config = GPT2Config(**dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), sep))
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

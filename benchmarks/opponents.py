@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
 from convmodel_cli.data.encoding import Sequences
 
@@ -25,7 +25,8 @@ Row = dict[str, list[int]]
 
 def load_network(folder: Path, best: bool) -> Any:
     """The model as transformers loads it; its best has a faster activation, and no dropout."""
-    changes = {**_FUSED, **_NO_DROPOUT} if best else {}
+    composed = GPT2Config.from_pretrained(folder).activation_function == "gelu_new"
+    changes = {**(_FUSED if composed else {}), **_NO_DROPOUT} if best else {}
     return GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, **changes)
 
 
