@@ -10,6 +10,7 @@ from torch import Tensor
 from convmodel_cli.model.gradients import add_gradient
 
 _MOST_LOGITS = 2**26  # at once, where none have to be kept for the gradient
+_LOGITS_IN_FP32 = 2**18  # at once: they stay in the processor's cache
 
 
 def head_losses(hidden: Tensor, head: Tensor, copy: Tensor, targets: Tensor) -> Tensor:
@@ -22,36 +23,42 @@ def head_losses(hidden: Tensor, head: Tensor, copy: Tensor, targets: Tensor) -> 
         return losses
     size = max(16, _MOST_LOGITS // len(head))
     parts = zip(hidden.split(size), targets.split(size), strict=True)
-    return torch.cat([-_of_targets(_log_likelihoods(part, copy), own) for part, own in parts])
+    return torch.cat([-_normalize(part @ copy.t(), own, kept=False) for part, own in parts])
 
 
-def _log_likelihoods(hidden: Tensor, head: Tensor) -> Tensor:
-    logits = torch.mm(hidden, head.t())
-    return torch._log_softmax(logits, -1, False, out=logits)
+def _normalize(logits: Tensor, targets: Tensor, kept: bool) -> Tensor:
+    """Log-likelihoods of the targets, fp32; logits that are `kept` become likelihoods in place.
 
-
-def _of_targets(log_likelihoods: Tensor, targets: Tensor) -> Tensor:
-    return log_likelihoods.gather(1, targets[:, None]).squeeze(1).float()
+    In fp32 whatever the logits are: torch's logarithm of the softmax in bf16 is up to 0.1 beside the truth.
+    """
+    rows = max(16, _LOGITS_IN_FP32 // logits.shape[1])
+    found = []
+    for part, own in zip(logits.split(rows), targets.split(rows), strict=True):
+        exact = part.float()  # the part itself if it is fp32
+        exact = torch._log_softmax(exact, -1, False, out=exact)
+        found.append(exact.gather(1, own[:, None]).squeeze(1))
+        if kept:
+            part.copy_(exact.exp_())
+    return torch.cat(found)
 
 
 class _HeadLoss(torch.autograd.Function):
-    """The logits are overwritten by their log-likelihoods, and these by what the gradient needs of them."""
+    """The logits are overwritten by their likelihoods, and these by what the gradient needs of them."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, copy: Tensor, targets: Tensor) -> Tensor:
-        log_likelihoods = _log_likelihoods(hidden, copy)
-        of_targets = _of_targets(log_likelihoods, targets)
-        ctx.kept = hidden, head, copy, targets, log_likelihoods, of_targets
+        likelihoods = hidden @ copy.t()
+        of_targets = _normalize(likelihoods, targets, kept=True)
+        ctx.kept = hidden, head, copy, targets, likelihoods, of_targets
         return -of_targets
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        hidden, head, copy, targets, log_likelihoods, of_targets = ctx.kept
+        hidden, head, copy, targets, errors, of_targets = ctx.kept
         ctx.kept = None
-        errors = log_likelihoods.exp_()
         # Not the likelihood less 1, which leaves nothing of a small error in bf16.
         errors[torch.arange(len(targets)), targets] = of_targets.expm1().to(errors.dtype)
-        scale = grad[:, None].to(errors.dtype)
+        scale = grad[:, None]  # not rounded: it is the same for all, and would turn every gradient a little
         if head.requires_grad:
-            add_gradient(head, errors.t() @ (hidden * scale))
-        return (errors @ copy).mul_(scale), None, None, None
+            add_gradient(head, errors.t() @ (hidden * scale).to(hidden.dtype))
+        return ((errors @ copy) * scale).to(hidden.dtype), None, None, None
