@@ -136,10 +136,12 @@ def test_no_gradients_give_the_same_losses() -> None:
 
 def test_frozen_matrices_stay_as_they_are() -> None:
     network, batch = make_network(), make_batch(*BATCHES["alike"])
-    frozen = network.transformer.h[0].mlp.c_fc.weight
-    frozen.requires_grad_(False)
+    frozen = network.transformer.h[0].mlp.c_fc.weight, network.transformer.wte.weight
+    for weight in frozen:
+        weight.requires_grad_(False)
     packed_losses(network, batch, torch.float32).sum().backward()
-    assert frozen.grad is None
+    assert all(weight.grad is None for weight in frozen)
+    assert network.transformer.wpe.weight.grad is not None
     assert network.transformer.h[0].attn.c_attn.weight.grad is not None
 
 

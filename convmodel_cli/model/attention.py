@@ -10,9 +10,11 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from convmodel_cli.model.packed_attention import future_mask
+
 _NAME = "convmodel"
 # The fused kernel's backward pass on CPUs is 2 to 20 times slower than plain products up to about this length.
-LONGEST_PLAIN = 512
+_LONGEST_PLAIN = 512
 
 
 def use_fast_attention(network: PreTrainedModel) -> None:
@@ -40,7 +42,7 @@ def _attend(
         and attention_mask is None
         and dropout == 0.0
         and query.shape == key.shape
-        and query.shape[2] <= LONGEST_PLAIN
+        and query.shape[2] <= _LONGEST_PLAIN
     )
     if plain:
         return _attend_plainly(query, key, value, scaling or query.shape[-1] ** -0.5), None
@@ -53,9 +55,8 @@ def _attend(
 def _attend_plainly(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
     rows, heads, tokens, width = query.shape
     flat = (rows * heads, tokens, width)
-    future = torch.full((tokens, tokens), -torch.inf, dtype=query.dtype).triu(1)
     scores = torch.baddbmm(
-        future.expand(rows * heads, tokens, tokens),
+        future_mask(tokens, query.dtype).expand(rows * heads, tokens, tokens),
         query.reshape(flat),
         key.reshape(flat).transpose(1, 2),
         alpha=scaling,

@@ -6,8 +6,7 @@ The sequences of a micro-batch stand one behind the other, as one long row of to
     attention  [a a a] [b b .] [c . .]  the sequences apart; padded, where several are computed at once
 
 The weights are those of the network that transformers has loaded, and their gradients go straight into `grad`: a copy
-of each in between would cost as much again. The row is filled up to one of few lengths, for oneDNN prepares a kernel
-for every shape of a product that it has not met, and that takes longer than the product.
+of each in between would cost as much again. The row is filled up to one of few lengths, see `length_step`.
 """
 
 from __future__ import annotations
@@ -130,17 +129,19 @@ class _Embed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         table, places, ids, positions, speakers = ctx.kept
-        gradient_of(table).index_add_(0, ids, grad)
-        gradient_of(places).index_add_(0, positions, grad)
-        if speakers is not None:
-            gradient_of(table)[:2].addmm_(speakers, grad)
+        if places.requires_grad:
+            gradient_of(places).index_add_(0, positions, grad)
+        if table.requires_grad:
+            gradient_of(table).index_add_(0, ids, grad)
+            if speakers is not None:
+                gradient_of(table)[:2].addmm_(speakers, grad)
         return None, None, None, None, None
 
 
 def _dropout(rate: float) -> Callable[[Tensor], Tensor]:
     if rate == 0.0:
         return lambda x: x
-    # torch's own random numbers are ten times slower on a CPU; they decide where these start
+    # torch's own random numbers are slow on a CPU; they decide where these start
     random = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
     return lambda x: x * _kept(x.shape, rate, random).to(x.dtype).mul_(1 / (1 - rate))
 

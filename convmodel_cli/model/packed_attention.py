@@ -68,7 +68,7 @@ class _Attend(torch.autograd.Function):
         kept = []
         for span in spans:
             query, key, value = _gather(mixed, span, 3, heads)
-            future = _future(span.length, mixed.dtype).expand(len(query), -1, -1)
+            future = future_mask(span.length, mixed.dtype).expand(len(query), -1, -1)
             scores = torch.baddbmm(future, query, key.transpose(1, 2), alpha=scale)
             weights = torch._softmax(scores, -1, False, out=scores)
             _scatter(torch.bmm(weights, value)[None], output, span, heads)
@@ -96,7 +96,7 @@ class _Attend(torch.autograd.Function):
 
 
 @lru_cache(maxsize=64)
-def _future(length: int, dtype: torch.dtype) -> Tensor:
+def future_mask(length: int, dtype: torch.dtype) -> Tensor:
     """What is added to scores: -inf for a key that comes after the query."""
     return torch.full((length, length), -torch.inf, dtype=dtype).triu(1)
 

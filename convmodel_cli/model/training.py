@@ -120,7 +120,7 @@ def train(
         for optimizer in optimizers:
             optimizer.step()
         increment_version(model.network.parameters())  # fused optimizers change weights and do not tell
-        model.network.zero_grad(set_to_none=False)
+        model.network.zero_grad(set_to_none=model.pads)
         yield StepDone(
             plan,
             loss,
@@ -148,7 +148,7 @@ def _accumulate_in_memory(
             return accumulate_gradients(model, batches, compute), batches, budget
         except _MemoryFull as full:
             rows, tokens = full.shape
-        model.network.zero_grad(set_to_none=False)
+        model.network.zero_grad(set_to_none=model.pads)
         release_memory(compute.device)
         if rows == 1:
             raise TrainingError(
