@@ -42,7 +42,7 @@ def ours(precision: str, options: argparse.Namespace, work: Path) -> Figures:
     from bases import encode, prepare_model
 
     from convmodel_cli.model.checkpoint import load_model
-    from convmodel_cli.model.compute import default_micro_batch_tokens, set_up
+    from convmodel_cli.model.compute import default_micro_batch_tokens, evaluation_tokens, set_up
     from convmodel_cli.model.evaluation import evaluate, evaluation_batches, final_score
 
     machine = ComputeSettings(precision=precision, device=options.device)  # type: ignore[arg-type]
@@ -51,7 +51,8 @@ def ours(precision: str, options: argparse.Namespace, work: Path) -> Figures:
     model.move_to(compute.device)
     sequences = encode(str(work / "data.jsonl"), model.tokenizer)
     length = round(float(sequences.lengths.mean()))
-    budget = default_micro_batch_tokens(model.network.config, length, compute, model.pads)
+    training_budget = default_micro_batch_tokens(model.network.config, length, compute, model.pads)
+    budget = evaluation_tokens(training_budget, model.pads)
     cut = partial(evaluation_batches, sequences, False, budget, padded=model.pads)
     final_score(evaluate(model, cut(max_rows=1, max_batches=1), compute))
     started = time.perf_counter()

@@ -119,6 +119,14 @@ def default_micro_batch_tokens(config: Any, length: int, compute: Compute, padde
     return max(1024, min(32768 if padded else 16384, tokens))
 
 
+def evaluation_tokens(micro_batch_tokens: int, padded: bool) -> int:
+    """Tokens of a forward pass without gradients, which needs less memory than one with them.
+
+    Without padding at most 4,096: more are no faster, and memory that is touched for the first time is slow.
+    """
+    return 2 * micro_batch_tokens if padded else min(2 * micro_batch_tokens, 4096)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a failure means that memory ran out; only CUDA has an error of its own for it."""
     words = ("DefaultCPUAllocator", "MPS backend out of memory")

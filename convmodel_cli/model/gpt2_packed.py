@@ -25,6 +25,8 @@ from convmodel_cli.model.gradients import add_gradient, gradient_of, working_cop
 from convmodel_cli.model.packed_attention import Spans, attend, spans_of
 from convmodel_cli.model.packed_head import head_losses
 
+_ADDS_BIAS = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
 
 def packs(network: PreTrainedModel) -> bool:
     """Whether the network is one that this module computes, on a device for which it is written."""
@@ -103,6 +105,9 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, weight_copy: Tensor, bias_copy: Tensor) -> Tensor:
         ctx.kept = x, weight, bias, weight_copy
+        if x.dtype == torch.bfloat16 and _ADDS_BIAS:  # in the same pass, where addmm first writes it everywhere
+            fused: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight_copy.t(), bias_copy, "none", [], "")
+            return fused
         return torch.addmm(bias_copy, x, weight_copy)
 
     @staticmethod

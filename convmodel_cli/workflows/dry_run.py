@@ -67,5 +67,5 @@ def _memory(model: LanguageModel, plan: RunPlan, compute: Compute) -> int:
     rows = max(1, min(plan.batch_size, plan.optimization.micro_batch_tokens // longest))
     working = activation_bytes(model.network.config, rows, longest, compute, model.pads)
     if plan.valid is not None:
-        working += logits_bytes(model.network.config, min(plan.evaluation_budget, len(plan.valid.ids)), model.pads)
+        working += logits_bytes(model.network.config, min(plan.evaluation_tokens, len(plan.valid.ids)), model.pads)
     return memory_bytes(compute.device) + state + gradients + working

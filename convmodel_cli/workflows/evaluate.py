@@ -125,11 +125,12 @@ def _batches(
     model: LanguageModel, sequences: Sequences, settings: EvaluationSettings, with_types: bool, compute: Compute
 ) -> Iterator[MicroBatch]:
     """Micro-batches of `--batch-size` rows, or of as many as suit the machine."""
-    from convmodel_cli.model.compute import default_micro_batch_tokens
+    from convmodel_cli.model.compute import default_micro_batch_tokens, evaluation_tokens
     from convmodel_cli.model.evaluation import evaluation_batches
 
     length = round(float(sequences.lengths.mean()))
-    budget = default_micro_batch_tokens(model.network.config, length, compute, model.pads)
+    training_budget = default_micro_batch_tokens(model.network.config, length, compute, model.pads)
+    budget = evaluation_tokens(training_budget, model.pads)
     if settings.batch_size is not None:
         budget = int(sequences.lengths.max()) * settings.batch_size
     return evaluation_batches(sequences, with_types, budget, max_rows=settings.batch_size, padded=model.pads)

@@ -155,7 +155,7 @@ def _evaluate(
 def _batches(model: LanguageModel, sequences: Sequences, plan: RunPlan, with_types: bool) -> Iterator[MicroBatch]:
     from convmodel_cli.model.evaluation import evaluation_batches
 
-    budget = plan.evaluation_budget
+    budget = plan.evaluation_tokens
     return evaluation_batches(sequences, with_types, budget, max_batches=plan.eval_batches, padded=model.pads)
 
 
@@ -165,7 +165,7 @@ def _first_loss(model: LanguageModel, plan: RunPlan, compute: Compute) -> float:
     from convmodel_cli.model.evaluation import evaluate, final_score
 
     first = next(plan_steps(len(plan.train), plan.batch_size, 1, plan.seed, plan.speaker_ids))
-    batches = micro_batches(plan.train, first.sequences, first.with_types, plan.evaluation_budget, padded=model.pads)
+    batches = micro_batches(plan.train, first.sequences, first.with_types, plan.evaluation_tokens, padded=model.pads)
     return final_score(evaluate(model, batches, compute)).loss
 
 

@@ -23,7 +23,6 @@ _LARGEST_DERIVED_BATCH = 128
 _MOST_DERIVED_EPOCHS = 20
 _EVALUATIONS_PER_EPOCH = 4
 _SAMPLE_TURNS = 3
-_EVALUATION_BUDGET_FACTOR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +47,8 @@ class RunPlan:
     seed: int
     sample: tuple[str, ...]
     sample_persona: str
+    evaluation_tokens: int  # of a forward pass without gradients
     optimization: Optimization
-
-    @property
-    def evaluation_budget(self) -> int:
-        """Tokens of a forward pass without gradients, which has memory to spare."""
-        return self.optimization.micro_batch_tokens * _EVALUATION_BUDGET_FACTOR
 
 
 def make_plan(
@@ -69,12 +64,15 @@ def make_plan(
 
     `known_context` is how many positions the model has learned already, None for all of them.
     """
+    from convmodel_cli.model.compute import evaluation_tokens
+
     max_length = window_length(model, settings.max_length)
     sequences = _encode(model, train, "training", max_length, settings.learn)
     valid_sequences = _encode(model, valid, "validation", max_length, settings.learn) if valid else None
     context_source = (valid or train)[0]
     max_context = _max_context(known_context, sequences, model)
     batch_size, epochs, steps = _rhythm(base, sequences, settings)
+    optimization = _optimization(base, model, settings, steps, compute, round(float(sequences.lengths.mean())))
     return RunPlan(
         base=base,
         train=sequences,
@@ -94,7 +92,8 @@ def make_plan(
         seed=compute.seed,
         sample=(settings.sample,) if settings.sample else _first_context(context_source),
         sample_persona=_sample_persona("" if settings.sample else context_source.persona, max_context, model),
-        optimization=_optimization(base, model, settings, steps, compute, round(float(sequences.lengths.mean()))),
+        evaluation_tokens=evaluation_tokens(optimization.micro_batch_tokens, model.pads),
+        optimization=optimization,
     )
 
 
