@@ -31,7 +31,7 @@ Talk = tuple[Texts, Texts]  # what the user may say, and what fits as an answer 
 
 SEED = 20240607
 HERE = Path(__file__).resolve().parent
-SIZES = {"train": 6000, "valid": 200, "test": 200}
+SIZES = {"train": 13000, "valid": 200, "test": 200}
 PROBES_PER_KIND = {"name": 17, "city": 17, "food": 17, "correction": 17, "sum": 16, "choice": 16}
 MAX_EXCHANGES = 6
 PROBE_TURNS = range(3, 10, 2)
@@ -93,9 +93,15 @@ POOLS: dict[str, Texts] = {
     "offer": OFFERS,
     "number": NUMBERS,
 }
-SCENE_DECK: Texts = pool_of(
+PROBE_DECK: Texts = pool_of(
     "name name name city city city food food food correction correction correction correction correction "
     "sum sum sum sum sum sum sum sum choice choice choice choice pet pet colour colour job job weekend weekend"
+)
+# What is hard to learn comes often: which of two values holds, and the place of a value in a list.
+SCENE_DECK: Texts = pool_of(
+    "name name city city food food correction correction correction correction correction correction correction "
+    "correction sum sum sum sum sum sum choice choice choice choice choice choice choice choice choice "
+    "pet pet colour job job weekend weekend"
 )
 
 
@@ -1120,11 +1126,11 @@ def unknown_question(dice: Dice, slots: Sequence[str]) -> Block:
     return (with_lead(dice, Exchange(dice.pick(fact.asks), dice.pick(fact.unknown))),)
 
 
-def draw_scenes(dice: Dice, count: int, first: str = "") -> list[Scene]:
+def draw_scenes(dice: Dice, count: int, deck: Texts, first: str = "") -> list[Scene]:
     """Build scenes about different things, the first of the given kind, if any."""
     scenes = [BUILDERS[first](dice, first)] if first else []
     while len(scenes) < count:
-        kind = dice.deal(SCENE_DECK)
+        kind = dice.deal(deck)
         scene = BUILDERS[kind](dice, kind)
         if scene.slot not in [other.slot for other in scenes]:
             scenes.append(scene)
@@ -1216,7 +1222,7 @@ def draw_conversation(dice: Dice) -> Block:
             conversation = compose_small_talk(dice)
         else:
             count = dice.pick((1, 1, 1, 1, 1, 1, 2, 2, 2, 3))
-            conversation = compose(dice, drop_some_asks(dice, draw_scenes(dice, count)))
+            conversation = compose(dice, drop_some_asks(dice, draw_scenes(dice, count, SCENE_DECK)))
         if is_well_formed(conversation):
             return conversation
 
@@ -1322,7 +1328,7 @@ def combination(context: Sequence[str], answer_pool: str) -> frozenset[str]:
 def draw_probe(dice: Dice, kind: str) -> Probe | None:
     """Build a conversation and cut it at the question; return nothing if it does not make a probe."""
     count = dice.pick((1, 2, 2, 3)) if kind in ("correction", "sum", "choice") else dice.pick((2, 2, 3))
-    conversation = compose(dice, draw_scenes(dice, count, kind))
+    conversation = compose(dice, draw_scenes(dice, count, PROBE_DECK, kind))
     asked = [number for number, exchange in enumerate(conversation) if exchange.kind == kind and exchange.answer]
     number = dice.pick(asked)
     context = turns_of(conversation)[: 2 * number + 1]

@@ -46,3 +46,19 @@ def test_weights_without_gradient_stay_as_they_are() -> None:
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
     assert torch.equal(parameters[0], before)
+
+
+def test_matrices_side_by_side_are_updated_one_by_one() -> None:
+    torch.manual_seed(0)
+    fused = nn.Parameter(torch.randn(16, 48))
+    alone = [nn.Parameter(part.clone()) for part in fused.detach().chunk(3, dim=1)]
+    options: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    grouped, plain = GroupedMuon([{"params": [fused], "parts": 3}], **options), Muon(alone, **options)
+    for _ in range(3):
+        fused.grad = torch.randn_like(fused)
+        for part, gradient in zip(alone, fused.grad.chunk(3, dim=1), strict=True):
+            part.grad = gradient.clone()
+        grouped.step()
+        plain.step()
+    expected = torch.cat([part.detach() for part in alone], dim=1)
+    torch.testing.assert_close(fused.detach(), expected, rtol=0, atol=2e-3 * float(expected.abs().max()))

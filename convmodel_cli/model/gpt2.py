@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from torch import nn
 from transformers import GPT2LMHeadModel, PreTrainedModel
+from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 from transformers.pytorch_utils import Conv1D
 
 GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # name in a config -> torch's approximation
@@ -24,6 +25,12 @@ def is_plain_gpt2(network: PreTrainedModel) -> bool:
     matrices = [module for block in net.transformer.h for module in (*block.attn.children(), *block.mlp.children())]
     kinds = {type(module) for module in matrices if any(True for _ in module.parameters())}
     return kinds == {Conv1D} and type(net.lm_head) is nn.Linear and net.lm_head.bias is None
+
+
+def fused_projections(network: nn.Module) -> list[nn.Parameter]:
+    """The weights that hold the matrices of queries, keys and values side by side, three in each."""
+    attentions = (module for module in network.modules() if type(module) is GPT2Attention)
+    return [attention.c_attn.weight for attention in attentions if not attention.is_cross_attention]
 
 
 def length_step(count: int) -> int:

@@ -1,8 +1,12 @@
-"""torch's Muon, with all matrices of one shape in one product."""
+"""torch's Muon, with all matrices of one shape in one product, and each matrix by itself where several are one weight.
+
+Queries, keys and values learn faster when each has its own singular values brought near 1.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -12,34 +16,50 @@ from torch.optim import Muon
 
 
 class GroupedMuon(Muon):
-    """The same updates and the same state; a small model's matrices are too small to be multiplied one by one."""
+    """The same updates and the same state; a small model's matrices are too small to be multiplied one by one.
+
+    The weights of a group with `parts` are that many matrices side by side.
+    """
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         assert closure is None
         for group in self.param_groups:
-            weights = sorted((weight for weight in group["params"] if weight.grad is not None), key=_wide)
-            for _, alike in groupby(weights, key=_wide):
-                self._update(list(alike), group)
+            matrices = sorted(self._matrices(group), key=lambda matrix: _wide(matrix.weight))
+            for _, alike in groupby(matrices, key=lambda matrix: _wide(matrix.weight)):
+                _update(list(alike), group)
 
-    def _update(self, weights: Sequence[Tensor], group: dict[str, Any]) -> None:
-        for weight in weights:
+    def _matrices(self, group: dict[str, Any]) -> Iterator[_Matrix]:
+        for weight in group["params"]:
+            if weight.grad is None:
+                continue
             if "momentum_buffer" not in self.state[weight]:
                 self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-        momenta = [self.state[weight]["momentum_buffer"] for weight in weights]
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
-        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-        ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
-        directions = orthogonalize(
-            torch.stack([_turned(update).bfloat16() for update in ahead]),
-            group["ns_coefficients"],
-            group["ns_steps"],
-            group["eps"],
-        )
-        rate = group["lr"] * 0.2 * max(weights[0].shape) ** 0.5  # Liu et al. 2025: the size of AdamW's updates
-        torch._foreach_mul_(list(weights), 1 - group["lr"] * group["weight_decay"])
-        for weight, direction in zip(weights, directions, strict=True):
-            _turned(weight).add_(direction, alpha=-rate)
+            whole = weight, weight.grad, self.state[weight]["momentum_buffer"]
+            yield from map(_Matrix, *(tensor.chunk(group.get("parts", 1), dim=1) for tensor in whole))
+
+
+@dataclass(frozen=True, slots=True)
+class _Matrix:
+    weight: Tensor
+    gradient: Tensor
+    momentum: Tensor
+
+
+def _update(matrices: Sequence[_Matrix], group: dict[str, Any]) -> None:
+    weights, gradients, momenta = zip(*((own.weight, own.gradient, own.momentum) for own in matrices), strict=True)
+    torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+    ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
+    directions = orthogonalize(
+        torch.stack([_turned(update).bfloat16() for update in ahead]),
+        group["ns_coefficients"],
+        group["ns_steps"],
+        group["eps"],
+    )
+    rate = group["lr"] * 0.2 * max(weights[0].shape) ** 0.5  # Liu et al. 2025: the size of AdamW's updates
+    torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+    for weight, direction in zip(weights, directions, strict=True):
+        _turned(weight).add_(direction, alpha=-rate)
 
 
 def _wide(weight: Tensor) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from convmodel_cli.data.batching import MicroBatch, StepPlan, collate, micro_bat
 from convmodel_cli.data.encoding import Sequences
 from convmodel_cli.errors import TrainingError
 from convmodel_cli.model.compute import Compute, evaluating, exact, is_out_of_memory, release_memory
+from convmodel_cli.model.gpt2 import fused_projections
 from convmodel_cli.model.language_model import LanguageModel, target_losses
 from convmodel_cli.model.muon import GroupedMuon
 from convmodel_cli.model.schedule import learning_rate_factor
@@ -74,8 +75,13 @@ def build_optimizers(model: LanguageModel, optimization: Optimization) -> Optimi
     ]
     optimizers: Optimizers = []
     if optimization.optimizer == "muon":
-        group = {"params": matrices, "weight_decay": optimization.weight_decay, "share": _SHARE_OF_MUON}
-        optimizers.append(GroupedMuon([group], momentum=_MOMENTUM, adjust_lr_fn="match_rms_adamw"))
+        fused = set(fused_projections(model.network))
+        shared = {"weight_decay": optimization.weight_decay, "share": _SHARE_OF_MUON}
+        of_muon = [
+            {"params": [weight for weight in matrices if weight not in fused], **shared},
+            {"params": [weight for weight in matrices if weight in fused], "parts": 3, **shared},
+        ]
+        optimizers.append(GroupedMuon(of_muon, momentum=_MOMENTUM, adjust_lr_fn="match_rms_adamw"))
     else:
         groups.append({"params": matrices, "weight_decay": optimization.weight_decay})
     optimizers.append(AdamW(groups, betas=(0.9, 0.95), fused=True))

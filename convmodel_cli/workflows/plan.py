@@ -10,7 +10,7 @@ from convmodel_cli.data.context import LEAST_AFTER_PERSONA
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.settings import ComputeSettings, TrainingSettings, parse_duration
-from convmodel_cli.workflows.recipes import recipe_for
+from convmodel_cli.workflows.recipes import Recipe, recipe_for
 
 if TYPE_CHECKING:
     from convmodel_cli.data.encoding import Sequences
@@ -122,13 +122,19 @@ def _rhythm(base: str, sequences: Sequences, settings: TrainingSettings) -> tupl
     recipe = recipe_for(base)
     batch_size = settings.batch_size or recipe.batch_size
     if batch_size is None:
-        wanted = round((recipe.step_tokens or 0) / float(sequences.lengths.mean()))
-        most = min(_LARGEST_DERIVED_BATCH, len(sequences) // _FEWEST_STEPS_PER_EPOCH)
-        batch_size = max(1, min(wanted, most))
+        batch_size = _derived_batch_size(recipe, sequences, settings.epochs or recipe.epochs)
     per_epoch = steps_per_epoch(len(sequences), batch_size)
     epochs = settings.epochs or max(recipe.epochs, min(_MOST_DERIVED_EPOCHS, -(-recipe.fewest_steps // per_epoch)))
     steps = min(per_epoch * epochs, settings.max_steps or per_epoch * epochs)
     return batch_size, -(-steps // per_epoch), steps
+
+
+def _derived_batch_size(recipe: Recipe, sequences: Sequences, epochs: int) -> int:
+    """How many sequences have the tokens that a step wants."""
+    of_a_share = epochs * len(sequences.ids) // max(1, recipe.fewest_steps)
+    tokens = max(recipe.step_tokens or 0, min(recipe.most_step_tokens, of_a_share))
+    most = min(_LARGEST_DERIVED_BATCH, len(sequences) // _FEWEST_STEPS_PER_EPOCH)
+    return max(1, min(round(tokens / float(sequences.lengths.mean())), most))
 
 
 def _default_eval_every(num_sequences: int, batch_size: int) -> int:

@@ -10,7 +10,8 @@ from typing import Literal
 class Recipe:
     """`step_tokens` is the size of a step if it is given in tokens rather than conversations.
 
-    With `fewest_steps`, small data is passed over more often than `epochs` times, until there are that many steps.
+    With `fewest_steps`, small data is passed over more often than `epochs` times, until there are that many steps; of
+    large data the steps are larger, up to `most_step_tokens`, as long as there are that many.
     """
 
     epochs: int
@@ -19,11 +20,14 @@ class Recipe:
     optimizer: Literal["adamw", "muon"]
     batch_size: int | None = None
     step_tokens: int | None = None
+    most_step_tokens: int = 0
     fewest_steps: int = 0
 
 
 RECIPES = {
-    "new-tiny": Recipe(2, 3e-2, dropout=0.0, optimizer="muon", step_tokens=1792, fewest_steps=300),
+    "new-tiny": Recipe(
+        2, 2e-2, dropout=0.0, optimizer="muon", step_tokens=1792, most_step_tokens=4096, fewest_steps=360
+    ),
     "new-small": Recipe(2, 1.2e-2, dropout=0.0, optimizer="muon", step_tokens=2048, fewest_steps=300),
     "new-medium": Recipe(2, 8e-3, dropout=0.0, optimizer="muon", step_tokens=4096, fewest_steps=300),
 }
