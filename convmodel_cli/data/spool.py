@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from convmodel_cli.errors import StorageError
 
-IN_MEMORY_BYTES = 64 * 2**20
+IN_MEMORY_BYTES = 8 * 2**20
 _BLOCK_BYTES = 256 * 2**10
 Scalar = TypeVar("Scalar", bound=np.generic)
 
