@@ -53,7 +53,8 @@ class Conversation:
 def shape_of(record: Any) -> str:
     """The shape by which `parse_record` reads a record, in words; empty if it has none."""
     if isinstance(record, list):
-        return _SPEAKERS if record and all(isinstance(part, dict) for part in record) else _TURNS
+        of_parts = record and isinstance(record[0], dict) and all(isinstance(part, dict) for part in record)
+        return _SPEAKERS if of_parts else _TURNS
     keys = record if isinstance(record, dict) else ()
     return next((f'"{key}"' for key in _SHAPES if key in keys), "")
 
@@ -199,7 +200,7 @@ def _turn(turn: Any, what: str) -> str:
         raise BadRecord(f"{what}: expected text, got {'an empty string' if not turn else 'only white space'}")
     if "\0" in turn:
         raise BadRecord(f"{what}: expected text, got a NUL character in it")
-    if _LONE_SURROGATE.search(turn):
+    if not turn.isascii() and _LONE_SURROGATE.search(turn):
         raise BadRecord(f"{what}: expected text, got half of a surrogate pair in it")
     return turn
 
