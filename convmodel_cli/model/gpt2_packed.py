@@ -152,5 +152,7 @@ def _dropout(rate: float) -> Callable[[Tensor], Tensor]:
 
 
 def _kept(shape: torch.Size, rate: float, random: np.random.Generator) -> Tensor:
-    numbers = torch.frombuffer(bytearray(random.bytes(2 * shape.numel())), dtype=torch.int16)
+    count = shape.numel()
+    words = random.integers(0, 2**64, -(-count // 4), dtype=np.uint64)  # of four numbers each
+    numbers = torch.from_numpy(words.view(np.int16)[:count])
     return (numbers >= round(rate * 2**16) - 2**15).view(shape)

@@ -201,8 +201,9 @@ class Run:
     def _finish(self) -> Finished:
         from convmodel_cli.model.checkpoint import load_weights, weights_origin
 
-        load_weights(self.model, self.folder)
         step, loss = weights_origin(self.folder)
+        if step != self.state.step:  # else the model has them
+            load_weights(self.model, self.folder)
         if step != self.state.best_step or math.isinf(self.state.best_loss):
             adopt_weights(self.model, self.plan, self.compute, self.state, step, loss)
         finished = conclude(self.model, self.plan, self.compute, self.state, str(self.folder), self.stop)
