@@ -6,7 +6,7 @@
 
 After 64 tokens of real conversations, 96 greedy tokens, none of which may end the response; one stream. The time has
 the context in it. CTranslate2 has as many threads as the others, and in int8 also one alone, which makes it faster.
-`--valid` adds the perplexity of each precision on its first 20 conversations: of a trained model only, else it says nothing.
+`--valid` adds the perplexity of each precision on its first 20 conversations, which needs a trained model.
 """
 
 from __future__ import annotations
