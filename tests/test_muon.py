@@ -8,7 +8,9 @@ import torch
 from torch import nn
 from torch.optim import Muon, Optimizer
 
+from convmodel_cli.model.language_model import LanguageModel
 from convmodel_cli.model.muon import GroupedMuon
+from convmodel_cli.model.training import Optimization, build_optimizers
 
 SHAPES = [(16, 48), (48, 16), (16, 16), (16, 48), (8, 24), (16, 16)]
 
@@ -62,3 +64,13 @@ def test_matrices_side_by_side_are_updated_one_by_one() -> None:
         plain.step()
     expected = torch.cat([part.detach() for part in alone], dim=1)
     torch.testing.assert_close(fused.detach(), expected, rtol=0, atol=2e-3 * float(expected.abs().max()))
+
+
+def test_queries_keys_and_values_of_gpt2_are_three_matrices_and_nothing_else_is(tiny: LanguageModel) -> None:
+    muon, _ = build_optimizers(tiny, Optimization("muon", 0.01, "linear", 0.1, 0.0, 1.0, 9, 512))
+    parts = {weight: group.get("parts", 1) for group in muon.param_groups for weight in group["params"]}
+    names = {name: parts[weight] for name, weight in tiny.network.named_parameters() if weight in parts}
+    assert len(names) == len(parts) > 3
+    assert (
+        {name for name, count in names.items() if count == 3} == {name for name in names if "c_attn" in name} != set()
+    )
