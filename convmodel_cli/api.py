@@ -181,7 +181,7 @@ class ConversationModel:
 
     def save_pretrained(self, folder: str) -> None:
         """Write a folder that transformers and every convmodel command load."""
-        from convmodel_cli.model.checkpoint import save_weights
+        from convmodel_cli.model.weights import save_weights
 
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)

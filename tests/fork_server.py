@@ -23,7 +23,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 CRASHED = 137
 _TENSOR_WRITERS = (
-    ("convmodel_cli.model.checkpoint", "save_file"),
+    ("convmodel_cli.model.weights", "save_file"),
     ("convmodel_cli.model.training_state", "save_file"),
     ("convmodel_cli.model.training_state", "save_model"),
 )

@@ -29,7 +29,7 @@ PHASES = {
     "in a step": ("convmodel_cli.model.training:target_losses", 13, True),
     "evaluation": ("convmodel_cli.model.evaluation:target_losses", 3, True),
     "in a save": ("convmodel_cli.workflows.checkpoints:commit_folder", 2, True),
-    "swapping the best": ("convmodel_cli.model.checkpoint:save_file", 3, True),
+    "swapping the best": ("convmodel_cli.model.weights:save_file", 3, True),
     "last figures": ("convmodel_cli.workflows.run:conclude", 1, True),
 }
 

@@ -3,7 +3,7 @@ that comes with a model and never reads a pickle."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,15 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
-from safetensors import safe_open
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
-from transformers.core_model_loading import revert_weight_conversion
 
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.errors import ModelError
 from convmodel_cli.model.chat_template import install_chat_template
 from convmodel_cli.model.language_model import LanguageModel, keeps_cache, prepare_network
+from convmodel_cli.model.weights import WEIGHTS, check_weights
 from convmodel_cli.settings import is_folder_name
-from convmodel_cli.storage import replace_file
 
-WEIGHTS = "model.safetensors"
 _HUB_PATIENCE_SECONDS = 3.0
 _NEW_SEP = "<sep>"
 _FROM_FOLDER = {"local_files_only": True, "trust_remote_code": False}
@@ -150,6 +146,8 @@ def _try_to_load(name: str, load: Callable[[], Any]) -> Any:
 
 
 def _load_network(name: str, location: str, options: dict[str, Any]) -> Any:
+    if (Path(location) / WEIGHTS).is_file():
+        check_weights(Path(location))
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         location, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
     )
@@ -202,21 +200,7 @@ def save_everything_but_weights(model: LanguageModel, folder: Path) -> None:
     generation_config(model).save_pretrained(folder)
 
 
-def save_weights(model: LanguageModel, folder: Path, metadata: Mapping[str, str]) -> None:
-    """Replace the folder's weights at once: a reader sees the old file or the new one, never a part."""
-    tied = model.network.all_tied_weights_keys
-    state = {name: tensor.detach() for name, tensor in model.network.state_dict().items() if name not in tied}
-    tensors = {name: tensor.contiguous() for name, tensor in revert_weight_conversion(model.network, state).items()}
-    replace_file(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt", **metadata}))
-
-
-def weights_origin(folder: Path) -> tuple[int, float]:
-    """(step, loss) of the folder's weights as their file says; step 0 and not a number if it does not."""
-    with safe_open(str(folder / WEIGHTS), "pt") as file:
-        metadata = file.metadata() or {}
-    return int(metadata.get("step", 0)), float(metadata.get("loss", "nan"))
-
-
 def load_weights(model: LanguageModel, folder: Path) -> None:
-    """Put the folder's weights back into a model of the same shape, in place."""
-    model.network.load_state_dict(_load_network(str(folder), str(folder), _FROM_FOLDER).state_dict())
+    """Put the folder's weights back into a model of the same shape, in place; raises ModelError if they are damaged."""
+    network = _try_to_load(str(folder), lambda: _load_network(str(folder), str(folder), _FROM_FOLDER))
+    model.network.load_state_dict(network.state_dict())

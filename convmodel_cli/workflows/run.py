@@ -78,8 +78,8 @@ class Run:
 
     def take_up(self, resumption: Resumption) -> None:
         """Put everything back as it was at the checkpoint; raises ModelError if it does not hold that."""
-        from convmodel_cli.model.checkpoint import weights_origin
         from convmodel_cli.model.training_state import load_training_state
+        from convmodel_cli.model.weights import weights_origin
 
         checkpoint = resumption.checkpoint
         load_training_state(self.model, self.optimizers, checkpoint.path, not resumption.has_other_optimizer)
@@ -148,8 +148,8 @@ class Run:
         return ready.last or (ready.evaluated if every is None else ready.step % every == 0)
 
     def _save_best(self) -> None:
-        from convmodel_cli.model.checkpoint import save_weights
         from convmodel_cli.model.training_state import check_finite_weights
+        from convmodel_cli.model.weights import save_weights
 
         check_finite_weights(self.model, self.state.step)
         need_space(self.folder, self._weight_bytes(), "a model")
@@ -199,7 +199,8 @@ class Run:
         return Stopped(f"{stopped} after step {self.state.step}", stopped.exit_code)
 
     def _finish(self) -> Finished:
-        from convmodel_cli.model.checkpoint import load_weights, weights_origin
+        from convmodel_cli.model.checkpoint import load_weights
+        from convmodel_cli.model.weights import weights_origin
 
         step, loss = weights_origin(self.folder)
         if step != self.state.step:  # else the model has them
