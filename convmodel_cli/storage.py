@@ -133,30 +133,33 @@ def need_space(folder: Path, needed: int, what: str) -> None:
 def check_unlocked(folder: Path) -> None:
     """Raise StorageError if another process holds the folder."""
     if (folder / LOCK).exists():
-        os.close(_lock(folder))
+        os.close(_lock(folder)[0])
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against other runs. The system frees it when the process ends, however it ends."""
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold the folder against other runs; yields whether the system knows how to.
+
+    It frees the folder when the process ends, however it ends.
+    """
     with storing(folder):
-        handle = _lock(folder)
+        handle, is_held = _lock(folder)
         os.ftruncate(handle, 0)
         os.write(handle, str(os.getpid()).encode())
     try:
-        yield
+        yield is_held
     finally:
         (folder / LOCK).unlink(missing_ok=True)
         os.close(handle)
 
 
-def _lock(folder: Path) -> int:
-    """An open, locked file in the folder that holds the number of the process."""
+def _lock(folder: Path) -> tuple[int, bool]:
+    """(an open file in the folder that holds the number of the process, whether it is locked)"""
     path = folder / LOCK
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
-            _lock_file(handle)
+            is_held = _lock_file(handle)
         except OSError:
             owner = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
             os.close(handle)
@@ -165,14 +168,14 @@ def _lock(folder: Path) -> int:
             ) from None
         # Another run may have finished and removed the file between the two calls.
         if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-            return handle
+            return handle, is_held
         os.close(handle)
 
 
-def _lock_file(handle: int) -> None:
-    """Raise BlockingIOError if another process holds the file; where a system has no locks, there is none."""
+def _lock_file(handle: int) -> bool:
+    """Whether the system could lock the file; raises BlockingIOError if another process holds it."""
     if sys.platform == "win32":
-        return
+        return False
     import fcntl  # there is none on Windows
 
     try:
@@ -180,4 +183,5 @@ def _lock_file(handle: int) -> None:
     except BlockingIOError:
         raise
     except OSError:  # some network file systems have no locks
-        return
+        return False
+    return True

@@ -234,7 +234,8 @@ def test_patience_counts_on_over_a_stop(server: Server, folder: Path) -> None:
 
 
 def test_a_state_that_is_saved_is_the_state_that_is_loaded() -> None:
-    state = RunState(7, 2, 900, 950, 3.5, 12.25, 40, 5, 2.5, Score(10.0, 4, 9), 2, [(0, 3.0, None), (5, 2.75, 2.5)])
+    losses = [(0, 3.0, None), (5, 2.75, 2.5)]
+    state = RunState(7, 2, 2, 12, 900, 950, 3.5, 12.25, 40, 5, 2.5, Score(10.0, 4, 9), 2, losses)
     state.micro_batch_tokens, state.seconds = 64, 100.0
     loaded = load_state(orjson.loads(orjson.dumps(dump_state(state))), state.since)
     assert replace(loaded, seconds=100.0) == state
@@ -400,6 +401,23 @@ def test_the_folder_is_the_best_model_at_every_moment(server: Server, folder: Pa
     losses = [line["valid_loss"] for line in journal_of(folder) if line["event"] == "Evaluated"]
     assert losses.index(min(losses)) == 2 and losses[2:] == sorted(losses[2:])
     assert len(find_checkpoints(folder / "out")) == int(keep)
+
+
+def test_weights_of_a_detour_are_not_taken_for_the_runs_own(server: Server, folder: Path) -> None:
+    """Gone on with otherwise, then killed, then gone on with as it was: what lies there is of the run that was not kept."""
+    write_conversations(folder / "few.jsonl", made_up_conversations(4, seed=9))
+    stop_after(server, folder, 9, run=WORSENS)
+    valid = (folder / "valid.jsonl").read_bytes()
+    write_conversations(folder / "valid.jsonl", made_up_conversations(10, seed=8))
+    detour = [*WORSENS, "--resume", "--allow-changes", "--learning-rate", "0.2"]
+    server.run(detour, folder, signal_at="convmodel_cli.workflows.run:save_checkpoint", signal="SIGKILL").check(137)
+    with safe_open(str(folder / "out" / "model.safetensors"), "pt") as file:
+        assert file.metadata()["step"] == "10"
+    (folder / "valid.jsonl").write_bytes(valid)
+    server.run([*WORSENS, "--resume"], folder).check()
+    best = json.loads((folder / "out" / "convmodel.json").read_text())["best"]
+    later = [line["valid_loss"] for line in journal_of(folder) if line["event"] == "Evaluated" and line["step"] > 9]
+    assert best["loss"] == min(later)
 
 
 def journal_of(folder: Path) -> list[dict[str, Any]]:

@@ -84,6 +84,8 @@ class _Drawing:
                 self._screen.say(f"saved the weights of step {event.step} in {event.path}", "dim")
             case Checkpointed() if self._screen.settings.verbose:
                 self._screen.say(f"checkpoint of step {event.step} in {event.path}", "dim")
+            case Finished() if event.stopped == "interrupted":
+                self._result(event, "")
             case Finished():
                 self._finish(event)
 
@@ -134,11 +136,15 @@ class _Drawing:
         if event.best_step == 0:
             self._screen.say("no step made the model better: what is saved is the untrained one", "yellow")
         self._screen.say(f"next: {shlex.join(['convmodel', 'chat', '--model', str(event.model)])}", "bold")
+        self._result(event, escaped(str(event.model)))
+
+    def _result(self, event: Finished, text: str) -> None:
+        """A JSON object of the figures, or the text."""
         if self._screen.settings.json:
             content = asdict(event)
             self._screen.result_json({key: content[key] for key in _JSON_KEYS})
-        else:
-            self._screen.result(escaped(str(event.model)))
+        elif text:
+            self._screen.result(text)
 
 
 def evaluation_line(event: Evaluated) -> str:

@@ -20,13 +20,16 @@ _ORDER, _SPEAKERS = 1, 2  # separate streams of random numbers for one seed and 
 class StepPlan:
     """The sequences of one step. `number` counts from 1 over the whole run, `epoch` from 1.
 
-    `with_types[i]`: sequence `sequences[i]` is shown with its token types.
+    `with_types[i]`: sequence `sequences[i]` is shown with its token types. `next_epoch` and `next_place` say where in
+    which order the step after it begins.
     """
 
     number: int
     epoch: int
     sequences: NDArray[np.int64]
     with_types: NDArray[np.bool_]
+    next_epoch: int
+    next_place: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +103,46 @@ def steps_per_epoch(num_sequences: int, batch_size: int) -> int:
     return -(-num_sequences // batch_size)
 
 
-def plan_steps(num_sequences: int, batch_size: int, epochs: int, seed: int, speaker_ids: str) -> Iterator[StepPlan]:
-    """The steps of a run: each epoch a new permutation; the last step of an epoch may be smaller.
+def count_steps(num_sequences: int, batch_size: int, first_epoch: int, first_place: int, epochs: int) -> int:
+    """How many steps `plan_steps` yields from there to the end of all epochs."""
+    if first_epoch > epochs:
+        return 0
+    of_first = steps_per_epoch(num_sequences - first_place, batch_size)
+    return of_first + (epochs - first_epoch) * steps_per_epoch(num_sequences, batch_size)
 
-    Order and token types depend on seed, epoch and the sequence alone, so a run can be taken up at any step.
+
+def last_epoch(num_sequences: int, batch_size: int, first_epoch: int, first_place: int, steps: int) -> int:
+    """The epoch in which so many steps from there on end."""
+    after_first = max(0, steps - steps_per_epoch(num_sequences - first_place, batch_size))
+    return first_epoch + -(-after_first // steps_per_epoch(num_sequences, batch_size))
+
+
+def plan_steps(
+    num_sequences: int,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    speaker_ids: str,
+    *,
+    done: int = 0,
+    first_epoch: int = 1,
+    first_place: int = 0,
+) -> Iterator[StepPlan]:
+    """The steps of a run, after `done` of them: each epoch a new permutation, whose last step may be smaller.
+
+    Order and token types depend on seed, epoch and the sequence alone, so a run can be taken up at any place, and with
+    steps of another size.
     """
-    number = 0
-    for epoch in range(1, epochs + 1):
+    number = done
+    for epoch in range(first_epoch, epochs + 1):
         order = np.random.default_rng((seed, epoch, _ORDER)).permutation(num_sequences)
         with_types = draw_speaker_ids(num_sequences, seed, epoch, speaker_ids)
-        for start in range(0, num_sequences, batch_size):
+        for start in range(first_place if epoch == first_epoch else 0, num_sequences, batch_size):
             number += 1
             chosen = order[start : start + batch_size]
-            yield StepPlan(number, epoch, chosen, with_types[chosen])
+            after = start + len(chosen)
+            following = (epoch, after) if after < num_sequences else (epoch + 1, 0)
+            yield StepPlan(number, epoch, chosen, with_types[chosen], *following)
 
 
 def draw_speaker_ids(num_sequences: int, seed: int, epoch: int, speaker_ids: str) -> NDArray[np.bool_]:

@@ -34,6 +34,13 @@ class Compute:
     threads: int
     seed: int
 
+    @property
+    def processor(self) -> str:
+        """What computes, as far as the last bits of a result depend on it."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return torch.backends.cpu.get_cpu_capability() if self.device.type == "cpu" else self.device.type
+
     def forward(self) -> AbstractContextManager[object]:
         """The context of a forward pass: lower precision for matrix products, fp32 for the rest."""
         if self.precision == "bf16":

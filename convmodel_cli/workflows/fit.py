@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,7 @@ def fit(
 
     compute = set_up(machine, for_training=True, deterministic=training.deterministic)
     model = load_base(request.base, data, training, compute.seed) if checkpoint is None else load_run(folder)
-    positions = known_context(request.base if checkpoint is None else request.output)
+    positions = known_context(request.base) if checkpoint is None else read_record(request.output).max_context
     plan = make_plan(model, request.base, data.train, data.valid, training, compute, positions)
     yield from _notes_on_settings(request.base, model, training)
     going = Run(
@@ -94,15 +94,18 @@ def _go(going: Run, data: FitData, description: Started, resumption: Resumption 
     """Take the folder, and train."""
     with storing(going.folder):
         going.folder.mkdir(parents=True, exist_ok=True)
-    with locked(going.folder):
+    with locked(going.folder) as is_held:
+        if not is_held:
+            yield Note(f"{going.folder}: there are no locks here: see to it that no other run uses it", warning=True)
         _check_unchanged(going, resumption)
         if resumption is None:
             going.start(data.test)
             yield from going.go(description)
         else:
-            yield from notes_on_changes(resumption)
+            yield from notes_on_changes(resumption, going.folder)
             going.take_up(resumption)
             path = str(resumption.checkpoint.path)
+            description = replace(description, steps=going.plan.steps, epochs=going.plan.last_epoch)
             yield from going.go(Resumed(going.state.step, path, resumption.changes, description))
 
 
@@ -203,7 +206,7 @@ def describe_run(model: LanguageModel, plan: RunPlan, compute: Compute, output: 
         train_targets=plan.train.num_targets,
         valid_conversations=len(data.valid),
         max_length=plan.max_length,
-        epochs=plan.epochs,
+        epochs=plan.last_epoch,
         steps=plan.steps,
         eval_every=plan.eval_every,
         batch_size=plan.batch_size,

@@ -55,6 +55,8 @@ def improve(
     last finished step.
     """
     steps = _steps_left(model, optimizers, plan, compute, state)
+    if state.step:
+        stop.hold()
     while True:
         if _wants_evaluation(state, plan):
             yield from _evaluate(model, plan, compute, state, stop)
@@ -78,11 +80,20 @@ def _steps_left(
     from convmodel_cli.data.batching import plan_steps
     from convmodel_cli.model.training import train
 
-    steps = plan_steps(len(plan.train), plan.batch_size, plan.epochs, plan.seed, plan.speaker_ids)
+    steps = plan_steps(
+        len(plan.train),
+        plan.batch_size,
+        plan.epochs,
+        plan.seed,
+        plan.speaker_ids,
+        done=state.step,
+        first_epoch=state.next_epoch,
+        first_place=state.next_place,
+    )
     optimization = plan.optimization
     if state.micro_batch_tokens:
         optimization = replace(optimization, micro_batch_tokens=state.micro_batch_tokens)
-    return train(model, optimizers, islice(steps, state.step, plan.steps), plan.train, optimization, compute)
+    return train(model, optimizers, islice(steps, max(0, plan.steps - state.step)), plan.train, optimization, compute)
 
 
 def _wants_evaluation(state: RunState, plan: RunPlan) -> bool:
@@ -105,7 +116,7 @@ def _stepped(done: StepDone, state: RunState, plan: RunPlan, compute: Compute) -
 
     return Stepped(
         epoch=state.epoch,
-        epochs=plan.epochs,
+        epochs=plan.last_epoch,
         step=state.step,
         steps=plan.steps,
         loss=done.loss,
@@ -197,6 +208,15 @@ def conclude(
     model: LanguageModel, plan: RunPlan, compute: Compute, state: RunState, output: str | None, stop: StopRequest
 ) -> Finished:
     """The figures of a run whose best weights are in the model; raises Stopped between two micro-batches."""
+    return replace(
+        figures(model, compute, state, output),
+        portability=_portability(model, plan, compute, state.best_valid, stop),
+        sample=sample_response(model, plan, compute, state.best_step),
+    )
+
+
+def figures(model: LanguageModel, compute: Compute, state: RunState, output: str | None) -> Finished:
+    """The figures of a run so far, without what would have to be computed."""
     from convmodel_cli.model.compute import peak_memory_bytes
 
     best = state.best_valid
@@ -213,8 +233,6 @@ def conclude(
         parameters=model.num_parameters,
         stopped=state.stopped,
         losses=tuple(state.losses),
-        portability=_portability(model, plan, compute, best, stop),
-        sample=sample_response(model, plan, compute, state.best_step),
     )
 
 

@@ -18,13 +18,17 @@ _NO_PART_OF_THE_RUN = EvaluationStepped | StateReady | Checkpointed  # how it is
 
 
 class Journal:
-    """The file of events, cut back to its first `keep` bytes: what a run that broke off wrote after its checkpoint."""
+    """The file of events, cut back to its first `keep` bytes: what a run that broke off wrote after its checkpoint.
+
+    If less than that is there, whole lines of it are kept.
+    """
 
     def __init__(self, path: Path, keep: int = 0) -> None:
         self._folder = path.parent
         self._stream = path.open("ab", buffering=0)
-        if os.fstat(self._stream.fileno()).st_size > keep:
-            self._stream.truncate(keep)
+        there = os.fstat(self._stream.fileno()).st_size
+        if there != keep:
+            self._stream.truncate(keep if there > keep else path.read_bytes().rfind(b"\n") + 1)
 
     def record(self, events: Iterable[Event]) -> Iterator[Event]:
         """Pass events on, each written first; raises StorageError."""
@@ -36,8 +40,10 @@ class Journal:
     def write(self, event: Any) -> None:
         """Raises StorageError."""
         fields = orjson.loads(orjson.dumps(event))
+        left = memoryview(to_json({"event": type(event).__name__, **fields}) + b"\n")
         with storing(self._folder):
-            self._stream.write(to_json({"event": type(event).__name__, **fields}) + b"\n")
+            while left:  # a disk that is nearly full takes a part, and says so only the next time
+                left = left[self._stream.write(left) or 0 :]
 
     def sync(self) -> int:
         """Wait until all that was written is on the disk; returns its size in bytes."""

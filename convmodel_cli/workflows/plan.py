@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from convmodel_cli.data.context import LEAST_AFTER_PERSONA
@@ -11,6 +11,7 @@ from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import DataError, UsageError
 from convmodel_cli.settings import ComputeSettings, TrainingSettings, parse_duration
 from convmodel_cli.workflows.recipes import Recipe, recipe_for
+from convmodel_cli.workflows.state import RunState
 
 if TYPE_CHECKING:
     from convmodel_cli.data.encoding import Sequences
@@ -27,14 +28,19 @@ _SAMPLE_TURNS = 3
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """Everything decided. `max_seconds` is None without a limit; `sample` is the context answered on the way."""
+    """Everything decided. `max_seconds` is None without a limit; `sample` is the context answered on the way.
+
+    `steps` and `last_epoch` are those of all `epochs`, or of as many of them as `max_steps` allows.
+    """
 
     base: str
     train: Sequences
     valid: Sequences | None
     epochs: int
+    last_epoch: int
     batch_size: int
     steps: int
+    max_steps: int | None
     eval_every: int
     eval_batches: int | None
     patience: int
@@ -71,15 +77,17 @@ def make_plan(
     valid_sequences = _encode(model, valid, "validation", max_length, settings.learn) if valid else None
     context_source = (valid or train)[0]
     max_context = _max_context(known_context, sequences, model)
-    batch_size, epochs, steps = _rhythm(base, sequences, settings)
-    optimization = _optimization(base, model, settings, steps, compute, round(float(sequences.lengths.mean())))
-    return RunPlan(
+    batch_size, epochs = _rhythm(base, sequences, settings)
+    optimization = _optimization(base, model, settings, compute, round(float(sequences.lengths.mean())))
+    whole = RunPlan(
         base=base,
         train=sequences,
         valid=valid_sequences,
         epochs=epochs,
+        last_epoch=epochs,
         batch_size=batch_size,
-        steps=steps,
+        steps=0,
+        max_steps=settings.max_steps,
         eval_every=settings.eval_every or _default_eval_every(len(sequences), batch_size),
         eval_batches=settings.eval_batches,
         patience=settings.patience,
@@ -95,6 +103,21 @@ def make_plan(
         evaluation_tokens=evaluation_tokens(optimization.micro_batch_tokens, model.pads),
         optimization=optimization,
     )
+    return plan_rest(whole, RunState())
+
+
+def plan_rest(plan: RunPlan, state: RunState) -> RunPlan:
+    """The plan of a run that has come so far: as many steps as its epochs still take, whose size may be another now."""
+    from convmodel_cli.data.batching import count_steps, last_epoch
+
+    place = (len(plan.train), plan.batch_size, state.next_epoch, state.next_place)
+    left = count_steps(*place, plan.epochs)
+    if plan.max_steps is not None:
+        left = min(left, max(0, plan.max_steps - state.step))
+    steps = state.step + left
+    optimization = replace(plan.optimization, steps=steps)
+    last = min(plan.epochs, last_epoch(*place, left))
+    return replace(plan, steps=steps, last_epoch=last, optimization=optimization)
 
 
 def window_length(model: LanguageModel, wanted: int | None) -> int:
@@ -115,8 +138,8 @@ def _encode(
     return sequences
 
 
-def _rhythm(base: str, sequences: Sequences, settings: TrainingSettings) -> tuple[int, int, int]:
-    """(batch size, epochs, steps)"""
+def _rhythm(base: str, sequences: Sequences, settings: TrainingSettings) -> tuple[int, int]:
+    """(batch size, epochs)"""
     from convmodel_cli.data.batching import steps_per_epoch
 
     recipe = recipe_for(base)
@@ -125,8 +148,7 @@ def _rhythm(base: str, sequences: Sequences, settings: TrainingSettings) -> tupl
         batch_size = _derived_batch_size(recipe, sequences, settings.epochs or recipe.epochs)
     per_epoch = steps_per_epoch(len(sequences), batch_size)
     epochs = settings.epochs or max(recipe.epochs, min(_MOST_DERIVED_EPOCHS, -(-recipe.fewest_steps // per_epoch)))
-    steps = min(per_epoch * epochs, settings.max_steps or per_epoch * epochs)
-    return batch_size, -(-steps // per_epoch), steps
+    return batch_size, epochs
 
 
 def _derived_batch_size(recipe: Recipe, sequences: Sequences, epochs: int) -> int:
@@ -161,7 +183,7 @@ def _first_context(conversation: Conversation) -> tuple[str, ...]:
 
 
 def _optimization(
-    base: str, model: LanguageModel, settings: TrainingSettings, steps: int, compute: Compute, length: int
+    base: str, model: LanguageModel, settings: TrainingSettings, compute: Compute, length: int
 ) -> Optimization:
     """What is decided of the optimization, for sequences of about `length` tokens."""
     from convmodel_cli.model.compute import default_micro_batch_tokens
@@ -175,7 +197,7 @@ def _optimization(
         warmup=settings.warmup,
         weight_decay=settings.weight_decay,
         clip=settings.clip,
-        steps=steps,
+        steps=0,
         micro_batch_tokens=settings.micro_batch_tokens
         or default_micro_batch_tokens(model.network.config, length, compute, model.pads),
     )
@@ -183,8 +205,6 @@ def _optimization(
 
 def resolved_settings(plan: RunPlan, settings: TrainingSettings) -> dict[str, Any]:
     """The settings of the run as they were applied, under the names of the options."""
-    from dataclasses import asdict
-
     optimization = asdict(plan.optimization)
     optimization.pop("steps")
     return {

@@ -65,10 +65,16 @@ def run_record(
         "device": compute.device.type,
         "precision": compute.precision,
         "threads": compute.threads,
+        "processor": compute.processor,
         "parameters": model.num_parameters,
         "max_context": plan.max_context,
         "best": {"step": None, "loss": None, "valid": None},
     }
+
+
+def surroundings(record: Mapping[str, Any]) -> dict[str, str]:
+    """What is no setting, and yet the last bits of a run depend on it."""
+    return {"convmodel": __version__, **_versions(), "processor": record["processor"]}
 
 
 def best_figures(state: RunState) -> dict[str, Any]:
@@ -118,7 +124,7 @@ def _no_record(path: Path, error: Exception) -> ModelError:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("torch", "transformers", "tokenizers", "safetensors")
+    packages = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
 
 

@@ -10,37 +10,62 @@ from typing import Any
 from convmodel_cli.errors import ModelError
 from convmodel_cli.events import Note
 from convmodel_cli.workflows.checkpoints import Checkpoint, newest_sound
-from convmodel_cli.workflows.record import read_content
+from convmodel_cli.workflows.record import read_content, surroundings
+from convmodel_cli.workflows.run_folder import EVENTS
+from convmodel_cli.workflows.state import RunState
 
 # These decide when a run ends and what it shows, not what it learns.
 _FREE_TO_CHANGE = ("max_time", "sample")
 # With another of these the losses of before and after cannot be compared.
 _MEASURE = ("VALID", "--learn", "--max-length", "--speaker-ids", "--eval-batches")
+# With another of these the sequences of an epoch, or their order, are others.
+_ORDER = ("TRAIN", "--learn", "--max-length", "--seed")
 # With another of these there is another model.
 _FIXED = ("--base", "--vocab-size")
-_PARTS = ("run", "progress", "journal_bytes")
+_PARTS = ("run", "surroundings", "progress", "journal_bytes", "changes")
 _NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """A checkpoint to go on from; `changes` are what is no longer the same, as `name: old -> new`."""
+    """A checkpoint to go on from; `changes` are what is no longer the same, as `name: old -> new`.
+
+    `surroundings` are changes too, of libraries and processor, on which the last bits depend.
+    """
 
     checkpoint: Checkpoint
     changes: tuple[str, ...]
+    surroundings: tuple[str, ...] = ()
 
     @property
     def measures_otherwise(self) -> bool:
         """Whether a loss from now on cannot be compared with those before."""
-        return any(change.startswith(tuple(f"{name}:" for name in _MEASURE)) for change in self.changes)
+        return self._changes_any(_MEASURE)
+
+    @property
+    def orders_otherwise(self) -> bool:
+        """Whether a place in the order of an epoch says nothing any more."""
+        return self._changes_any(_ORDER)
 
     @property
     def has_other_optimizer(self) -> bool:
-        return any(change.startswith("--optimizer:") for change in self.changes)
+        return self._changes_any(("--optimizer",))
 
     @property
     def has_other_budget(self) -> bool:
-        return any(change.startswith("--micro-batch-tokens:") for change in self.changes)
+        return self._changes_any(("--micro-batch-tokens",))
+
+    def keeps_best(self, state: RunState, step: int, loss: float) -> bool:
+        """Whether the state's best loss is still the one to beat, when the weights that are there say `step`, `loss`.
+
+        Weights from beyond the checkpoint come again, unless something has changed, now or in the run that left them.
+        """
+        if self.measures_otherwise:
+            return False
+        return step == state.best_step or (not self.changes and step > state.step and loss < state.best_loss)
+
+    def _changes_any(self, names: tuple[str, ...]) -> bool:
+        return any(change.startswith(tuple(f"{name}:" for name in names)) for change in self.changes)
 
 
 def find_checkpoint(output: Path) -> tuple[Checkpoint | None, list[Note]]:
@@ -86,12 +111,7 @@ def identity(record: Mapping[str, Any]) -> dict[str, str]:
 
 def compare(checkpoint: Checkpoint, record: Mapping[str, Any], allow_changes: bool) -> Resumption:
     """Raise ModelError with each difference between the run of the checkpoint and this one, unless they are allowed."""
-    old, new = checkpoint.state["run"], identity(record)
-    changes = tuple(
-        f"{name}: {old.get(name, _NONE)} -> {new.get(name, _NONE)}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    )
+    changes = _differences(checkpoint.state["run"], identity(record))
     if any(change.startswith(tuple(f"{name}:" for name in _FIXED)) for change in changes):
         raise ModelError(
             f"{checkpoint.path}: this is another model than that of the run: " + "; ".join(changes),
@@ -102,12 +122,30 @@ def compare(checkpoint: Checkpoint, record: Mapping[str, Any], allow_changes: bo
             f"{checkpoint.path}: this is not the run that was broken off: " + "; ".join(changes),
             "give the same data and settings, or go on with these: --resume --allow-changes",
         )
-    return Resumption(checkpoint, changes)
+    return Resumption(checkpoint, changes, _differences(checkpoint.state["surroundings"], surroundings(record)))
 
 
-def notes_on_changes(resumption: Resumption) -> Iterator[Note]:
+def _differences(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
+    """`name: old -> new` for each that is not the same."""
+    return tuple(
+        f"{name}: {old.get(name, _NONE)} -> {new.get(name, _NONE)}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    )
+
+
+def notes_on_changes(resumption: Resumption, output: Path) -> Iterator[Note]:
     """What goes on otherwise than it began."""
     for change in resumption.changes:
         yield Note(f"changed: {change}", warning=True)
+    if resumption.surroundings:
+        listed = "; ".join(resumption.surroundings)
+        yield Note(f"changed: {listed}: the run goes on, but no longer to the very same bits", warning=True)
     if resumption.has_other_optimizer:
         yield Note("another optimizer: its averages start afresh", warning=True)
+    if resumption.orders_otherwise:
+        yield Note("another order: the epoch begins anew, so that nothing of it is left out", warning=True)
+    journal = output / EVENTS
+    lost = int(resumption.checkpoint.state["journal_bytes"]) - (journal.stat().st_size if journal.exists() else 0)
+    if lost > 0:
+        yield Note(f"{journal}: {lost:,} bytes of what was reported are gone, and the report lacks them", warning=True)

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +24,10 @@ from convmodel_cli.storage import need_space, storing
 from convmodel_cli.workflows.checkpoints import find_checkpoints, remove_checkpoints, save_checkpoint
 from convmodel_cli.workflows.failures import explained, with_lines
 from convmodel_cli.workflows.history import History
-from convmodel_cli.workflows.improve import RunEvent, adopt_weights, conclude, improve
+from convmodel_cli.workflows.improve import RunEvent, adopt_weights, conclude, figures, improve
 from convmodel_cli.workflows.journal import Journal
-from convmodel_cli.workflows.plan import RunPlan
-from convmodel_cli.workflows.record import best_figures, read_content, write_record
+from convmodel_cli.workflows.plan import RunPlan, plan_rest
+from convmodel_cli.workflows.record import best_figures, read_content, surroundings, write_record
 from convmodel_cli.workflows.report import write_report
 from convmodel_cli.workflows.resume import Resumption, identity
 from convmodel_cli.workflows.run_folder import (
@@ -82,6 +82,7 @@ class Run:
         from convmodel_cli.model.weights import weights_origin
 
         checkpoint = resumption.checkpoint
+        need_space(self.folder, self._weight_bytes() + self._checkpoint_bytes(), "the run")
         load_training_state(self.model, self.optimizers, checkpoint.path, not resumption.has_other_optimizer)
         try:
             self.state = load_state(checkpoint.state["progress"], self.state.since)
@@ -90,16 +91,17 @@ class Run:
         self._saved_step = self.state.step
         if resumption.has_other_budget:
             self.state.micro_batch_tokens = 0
+        if resumption.orders_otherwise:
+            self.state.next_place = 0
+        self.plan = plan_rest(self.plan, self.state)
         step, loss = weights_origin(self.folder)
-        # Weights from beyond the checkpoint come again if nothing has changed, and perhaps never if something has.
-        if resumption.measures_otherwise or (resumption.changes and step > self.state.step):
+        if not resumption.keeps_best(self.state, step, loss):
             self.state.best_loss = math.inf
-        before = read_content(self.folder)
-        best = before.get("best") or {}
+        best = read_content(self.folder).get("best") or {}
         self.record["best"] = best if best.get("step") == step else {"step": step, "loss": loss, "valid": None}
-        self.record["changes"] = before.get("changes", [])
-        if resumption.changes:
-            self.record["changes"].append({"step": self.state.step, "changes": list(resumption.changes)})
+        self.record["changes"] = list(checkpoint.state["changes"])
+        if changes := [*resumption.changes, *resumption.surroundings]:
+            self.record["changes"].append({"step": self.state.step, "changes": changes})
         self._journal_bytes = int(checkpoint.state["journal_bytes"])
         clear_temporaries(self.folder)
         write_record(self.folder, self.record)
@@ -116,7 +118,9 @@ class Run:
             yield self._finish()
             self._report()
         except Stopped as stopped:
-            raise self._with_what_is_kept(self._save_before_leaving(stopped)) from None
+            error = self._with_what_is_kept(self._save_before_leaving(stopped))
+            yield replace(figures(self.model, self.compute, self.state, str(self.folder)), stopped="interrupted")
+            raise error from None
         except TrainingError as error:
             raise self._with_what_is_kept(with_lines(error, self.where)) from error
         except StorageError as error:
@@ -175,6 +179,8 @@ class Run:
         check_finite_weights(self.model, self.state.step)
         content = {
             "run": identity(self.record),
+            "surroundings": surroundings(self.record),
+            "changes": self.record.get("changes", []),
             "progress": dump_state(self.state),
             "journal_bytes": self._journal.sync(),
         }

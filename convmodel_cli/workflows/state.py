@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 class RunState:
     """How far a run has come. `losses` holds (step, train loss, valid loss) of each evaluation.
 
+    `next_epoch` and `next_place` say where in which epoch's order the next step begins: steps may change in size.
     `micro_batch_tokens` is the budget of a forward pass in force, 0 before the first step; `seconds` is the time that
     processes before this one have spent, and `since` when this one began.
     """
 
     step: int = 0
     epoch: int = 0
+    next_epoch: int = 1
+    next_place: int = 0
     tokens_seen: int = 0
     real_tokens: int = 0
     training_seconds: float = 0.0
@@ -49,6 +52,7 @@ class RunState:
 
     def count(self, done: StepDone) -> None:
         self.step, self.epoch = done.plan.number, done.plan.epoch
+        self.next_epoch, self.next_place = done.plan.next_epoch, done.plan.next_place
         self.tokens_seen += done.targets
         self.real_tokens += done.tokens
         self.training_seconds += done.seconds
