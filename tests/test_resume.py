@@ -404,7 +404,7 @@ def test_the_folder_is_the_best_model_at_every_moment(server: Server, folder: Pa
 
 
 def test_weights_of_a_detour_are_not_taken_for_the_runs_own(server: Server, folder: Path) -> None:
-    """Gone on with otherwise, then killed, then gone on with as it was: what lies there is of the run that was not kept."""
+    """Gone on with otherwise, killed, then gone on with as it was: what lies there is of what was not kept."""
     write_conversations(folder / "few.jsonl", made_up_conversations(4, seed=9))
     stop_after(server, folder, 9, run=WORSENS)
     valid = (folder / "valid.jsonl").read_bytes()
