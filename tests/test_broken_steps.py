@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,16 +14,19 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import Convmodel
+from convmodel_cli.cli.fit_screen import evaluation_line
 from convmodel_cli.data.batching import MicroBatch, StepPlan, micro_batches, plan_steps
 from convmodel_cli.data.encoding import Sequences, encode_conversations
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import TrainingError
+from convmodel_cli.events import Evaluated
 from convmodel_cli.model import evaluation, training
 from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.evaluation import evaluate, evaluation_batches
 from convmodel_cli.model.language_model import LanguageModel, target_losses
 from convmodel_cli.model.training import Optimization, StepDone, accumulate_gradients, build_optimizers, train
 from convmodel_cli.workflows.checkpoints import find_checkpoints
+from convmodel_cli.workflows.journal import Journal
 from helpers import TINY_POSITIONS, made_up_conversations, write_conversations
 
 RUN = ["fit", "train.jsonl", "valid.jsonl", "-o", "out", "--base", "./tiny", "--precision", "fp32"]
@@ -81,8 +86,55 @@ def test_a_number_that_is_none_ends_the_run_before_the_step_and_names_the_lines(
     assert newest.name == "step-000006"
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert all(bool(torch.isfinite(tensor).all()) for tensor in load_file(newest / name).values())
+    loss, norm = re.findall(r"got a loss of (\S+) and a gradient norm of ([\w.+-]+)", outcome.err)[0]
+    assert (math.isfinite(float(loss)), math.isfinite(float(norm))) == (what == "gradient", what == "loss")
     journal = [json.loads(line) for line in (tmp_path / "out" / "events.jsonl").read_text().splitlines()]
     assert [line["step"] for line in journal if line["event"] == "Stepped"] == [1, 2, 3, 4, 5, 6]
+    assert_all_losses_are_told_as_they_are(journal, outcome.err)
+
+
+def assert_all_losses_are_told_as_they_are(journal: list[dict[str, Any]], shown: str) -> None:
+    """No step and no evaluation that gave no number is told as one of a loss of 0, or of none."""
+    losses = [line["loss"] for line in journal if line["event"] == "Stepped"]
+    losses += [
+        loss for line in journal if line["event"] == "Evaluated" for loss in (line["train_loss"], line["valid_loss"])
+    ]
+    losses += [float(figure) for figure in re.findall(r"(?:loss|ppl) ([\d.]+)", shown)]
+    assert losses and all(loss > 1 for loss in losses)
+
+
+def test_an_evaluation_without_a_number_is_told_as_that_and_nowhere_as_a_loss(
+    convmodel: Convmodel, data: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def losses(model: LanguageModel, batch: MicroBatch) -> torch.Tensor:
+        return target_losses(model, batch) * (float("nan") if after else 1.0)
+
+    def accumulate(*arguments: Any) -> float:
+        after.append(True)
+        return accumulate_gradients(*arguments)
+
+    after: list[bool] = []
+    monkeypatch.setattr(evaluation, "target_losses", losses)
+    monkeypatch.setattr(training, "accumulate_gradients", accumulate)
+    outcome = convmodel(*RUN, "--eval-every", "2")
+    assert outcome.code == 5
+    assert "the evaluation after step 2: expected a finite loss, got nan" in outcome.err
+    assert outcome.err.count("\nEp 1 (Step ") == 1
+    journal = [json.loads(line) for line in (tmp_path / "out" / "events.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in journal][-2:] == ["Stepped", "Stepped"]
+    assert_all_losses_are_told_as_they_are(journal, outcome.err)
+    assert "expected a finite loss, got nan" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_figure_that_is_none_is_shown_and_journaled_as_none(tmp_path: Path) -> None:
+    nan = float("nan")
+    event = Evaluated(1, 7, train_loss=nan, valid_loss=nan, bits_per_byte=nan, tokens_seen=9, seconds=0.0, best=False)
+    assert evaluation_line(event) == "Ep 1 (Step 000007): Train loss nan, Val loss nan, ppl nan, tokens 9"
+    journal = Journal(tmp_path / "events.jsonl")
+    journal.write(event)
+    journal.close()
+    written = json.loads((tmp_path / "events.jsonl").read_text())
+    assert [written[name] for name in ("train_loss", "valid_loss", "bits_per_byte")] == [None, None, None]
 
 
 def test_weights_that_break_in_the_step_itself_are_not_saved(
