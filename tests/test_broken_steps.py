@@ -27,7 +27,8 @@ from convmodel_cli.model.language_model import LanguageModel, target_losses
 from convmodel_cli.model.training import Optimization, StepDone, accumulate_gradients, build_optimizers, train
 from convmodel_cli.workflows.checkpoints import find_checkpoints
 from convmodel_cli.workflows.journal import Journal
-from helpers import TINY_POSITIONS, made_up_conversations, write_conversations
+from harness import Server
+from helpers import TINY_POSITIONS, made_up_conversations, weights_digest, write_conversations
 
 RUN = ["fit", "train.jsonl", "valid.jsonl", "-o", "out", "--base", "./tiny", "--precision", "fp32"]
 RUN += ["--batch-size", "4", "--epochs", "1", "--save-every", "1"]
@@ -363,9 +364,33 @@ def test_any_other_failure_of_a_step_stays_what_it_is(
         one_step(tiny, compute)
 
 
-def test_deterministic_forbids_operations_that_are_not(convmodel: Convmodel, data: None) -> None:
+@pytest.mark.parametrize("threads", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_deterministic_runs_are_equal(server: Server, data: None, tmp_path: Path, threads: str) -> None:
+    options = ["--deterministic", "--threads", threads, "--dropout", "0.1", "--max-steps", "4", "--overwrite"]
+    digests = []
+    for _ in range(2):
+        server.run([*RUN, *options], tmp_path).check()
+        digests.append(weights_digest(tmp_path / "out"))
+    assert digests[0] == digests[1]
+
+
+def test_deterministic_refuses_operations_that_are_not_and_says_so(
+    convmodel: Convmodel, data: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def losses(model: LanguageModel, batch: MicroBatch) -> torch.Tensor:
+        result = target_losses(model, batch)
+        first = torch.zeros(1, dtype=torch.long)
+        return result.put(first, result[:1])  # of equal places the last one written counts, whichever that is
+
+    monkeypatch.setattr(training, "target_losses", losses)
+    assert convmodel(*RUN, "--max-steps", "1").code == 0
     try:
-        assert convmodel(*RUN, "--deterministic").code == 0
+        outcome = convmodel(*RUN, "--max-steps", "1", "--overwrite", "--deterministic")
         assert torch.are_deterministic_algorithms_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
+    assert outcome.code == 5
+    error, hint = outcome.err.splitlines()[-2:]
+    assert error.startswith("error: put_ does not have a deterministic implementation")
+    assert hint.startswith("hint: run without --deterministic, or on another --device")
+    assert "Traceback" not in outcome.err
