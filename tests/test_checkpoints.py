@@ -186,28 +186,50 @@ def test_files_reach_the_disk_before_the_name_and_none_is_written_after_it(
             assert lines[number + 1] == "fsync out", line
 
 
+DAMAGED = [("optimizer.safetensors", "flip")]
+MORE_DAMAGED = [
+    (name, damage) for name in CUT for damage in ("flip", "cut", "missing") if (name, damage) not in DAMAGED
+]
+
+
 @pytest.mark.parametrize(
-    "damage", ["flip", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("cut", "missing"))]
+    ("name", "damage"), [*DAMAGED, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_DAMAGED)]
 )
 def test_a_run_passes_over_a_damaged_checkpoint_and_ends_the_same(
-    server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path, damage: str
+    server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path, name: str, damage: str
 ) -> None:
     folder = copy_workshop(workshop, tmp_path / "w")
     stopped(server, folder, after=17)
     newest = find_checkpoints(folder / "out")[0]
     assert newest.name == "step-000017"
-    broken = newest / "optimizer.safetensors"
+    broken = newest / name
     if damage == "cut":
         truncate(broken, 0.5)
     elif damage == "flip":
-        flip(broken, 80_000)
+        middle = broken.stat().st_size * 4
+        flip(broken, middle if name != "manifest.json" else 4)  # in its middle is the digest of another file
     else:
         broken.unlink()
     ended = server.run([*RUN, "--resume"], folder).check()
-    assert (
-        f"{Path('out/checkpoints/step-000017')}: optimizer.safetensors is" in ended.err and "passed over" in ended.err
-    )
+    [warning] = [line for line in ended.err.splitlines() if "passed over" in line]
+    reason = "missing" if damage == "missing" else "damaged"
+    assert warning.startswith(f"{Path('out/checkpoints/step-000017')}: {name} is {reason}")
     assert "going on after step 15" in ended.err
+    assert result_of(folder / "out") == uninterrupted
+
+
+def test_a_file_that_does_not_belong_to_a_checkpoint_is_warned_of_and_the_run_goes_on_from_there(
+    server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path
+) -> None:
+    folder = copy_workshop(workshop, tmp_path / "w")
+    stopped(server, folder, after=35)
+    newest = find_checkpoints(folder / "out")[0]
+    (newest / "mine.txt").write_text("hello")
+    ended = server.run([*RUN, "--resume"], folder).check()
+    path = Path("out/checkpoints/step-000035")
+    assert f"{path}: mine.txt does not belong there\n" in ended.err and "passed over" not in ended.err
+    assert f"going on after step 35, from {path}\n" in ended.err
+    assert (newest / "mine.txt").read_text() == "hello"
     assert result_of(folder / "out") == uninterrupted
 
 
