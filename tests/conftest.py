@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.cli.chat_screen import Lines, Session
@@ -34,7 +34,7 @@ from convmodel_cli.settings import ComputeSettings, ScreenSettings
 from convmodel_cli.workflows.answer import open_responder
 from convmodel_cli.workflows.chat import open_chat as begin_chat
 from harness import RUN, Child, Result, Server, make_workshop, result_of, run_on_a_terminal
-from helpers import TINY_POSITIONS, made_up_conversations
+from helpers import TINY_POSITIONS, made_up_conversations, small_llama
 
 if TYPE_CHECKING:
     from terminal import Terminal
@@ -121,9 +121,29 @@ def tiny(conversations: list[Conversation]) -> LanguageModel:
     network = GPT2LMHeadModel(config)
     with torch.no_grad():  # larger than the usual start, so that outputs differ clearly
         network.transformer.wte.weight.mul_(10)
+    return without_dropout(network, tokenizer, sep)
+
+
+def without_dropout(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sep_id: int) -> LanguageModel:
     prepare_network(network)
     set_dropout(network, 0.0)
-    return LanguageModel(network, tokenizer, sep)
+    return LanguageModel(network, tokenizer, sep_id)
+
+
+@pytest.fixture(params=["packed", "padded", "llama"])
+def any_model(request: pytest.FixtureRequest, tiny: LanguageModel) -> LanguageModel:
+    """`tiny` as it is computed on a CPU, as it is computed on any other device, and a model without token types."""
+    model = tiny
+    if request.param == "padded":
+        tiny.network.register_forward_hook(_see_nothing)
+    if request.param == "llama":
+        model = without_dropout(small_llama(tiny.tokenizer), tiny.tokenizer, tiny.sep_id)
+    assert (model.pads, model.takes_types) == (request.param != "packed", request.param != "llama")
+    return model
+
+
+def _see_nothing(*_: object) -> None:
+    """A hook: transformers calls it, and so has to compute what it hangs on."""
 
 
 TALKS = [

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.data.vocabulary import Vocabulary
@@ -48,6 +50,26 @@ def write_jsonl(path: Path, records: Iterable[object]) -> str:
 
 def write_conversations(path: Path, conversations: Sequence[Conversation]) -> str:
     return write_jsonl(path, [list(item.turns) for item in conversations])
+
+
+def small_llama(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    """A Llama of 2 layers, 64 wide, with random weights that are large enough for outputs to differ clearly."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=TINY_POSITIONS,
+        num_hidden_layers=2,
+        hidden_size=64,
+        intermediate_size=128,
+        num_attention_heads=4,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    network = LlamaForCausalLM(config)
+    with torch.no_grad():
+        network.model.embed_tokens.weight.mul_(10)
+        network.lm_head.weight.mul_(10)
+    return network
 
 
 def weights_digest(folder: Path, name: str = "model.safetensors") -> str:

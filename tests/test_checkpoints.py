@@ -14,6 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from convmodel_cli.errors import ModelError, StorageError
+from convmodel_cli.events import Saved, Stepped
+from convmodel_cli.settings import ComputeSettings, RunSettings, TrainingSettings
 from convmodel_cli.workflows.checkpoints import (
     Checkpoint,
     Damage,
@@ -23,6 +25,7 @@ from convmodel_cli.workflows.checkpoints import (
     remove_checkpoints,
     save_checkpoint,
 )
+from convmodel_cli.workflows.fit import FitRequest, fit
 from harness import RUN, Result, Server, assert_loads, copy_workshop, result_of
 
 CUT = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
@@ -126,6 +129,29 @@ def test_too_little_room_is_said_in_bytes_before_anything_is_written(tmp_path: P
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000005"]
 
 
+def test_too_little_room_for_a_better_model_ends_the_run_and_keeps_the_one_before(
+    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else fills the disk after the first step."""
+    output = tmp_path / "out"
+    request = FitRequest(
+        (str(workshop / "train.jsonl"),), (str(workshop / "valid.jsonl"),), str(workshop / "tiny"), str(output)
+    )
+    machine = ComputeSettings(device="cpu", precision="fp32")
+    events = fit(request, RunSettings(), TrainingSettings(batch_size=4, max_steps=4, eval_every=2), machine)
+    for event in events:
+        if isinstance(event, Saved):
+            before = (output / "model.safetensors").read_bytes()
+        if isinstance(event, Stepped):
+            monkeypatch.setattr("convmodel_cli.storage.free_bytes", lambda _: 1000)
+            break
+    with pytest.raises(StorageError, match=r"out: a model needs [\d,]+ bytes, and 1,000 are free on its disk"):
+        list(events)
+    assert (output / "model.safetensors").read_bytes() == before
+    assert not [path for path in output.iterdir() if path.name.startswith(".")]
+    assert not find_checkpoints(output)
+
+
 def test_a_save_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     def fail(folder: Path) -> None:
         (folder / "model.safetensors").write_bytes(b"half")
@@ -149,6 +175,9 @@ def test_files_reach_the_disk_before_the_name_and_none_is_written_after_it(
     before = lines[:renamed]
     synced = [before.index(f"fsync {new}/{name}") for name in sorted(CUT)]
     assert max(synced) < before.index(f"fsync {new}")
+    # The checkpoint says how long the journal is, which ends with what is said of the best weights.
+    swapped = max(number for number, line in enumerate(before) if line.endswith("out/model.safetensors"))
+    assert "fsync out/events.jsonl" in before[swapped:]
     assert lines[renamed + 1] == "fsync out/checkpoints"
     assert not [line for line in lines[renamed + 1 :] if f"open {named}" in line]
     for number, line in enumerate(lines):
@@ -157,28 +186,50 @@ def test_files_reach_the_disk_before_the_name_and_none_is_written_after_it(
             assert lines[number + 1] == "fsync out", line
 
 
+DAMAGED = [("optimizer.safetensors", "flip")]
+MORE_DAMAGED = [
+    (name, damage) for name in CUT for damage in ("flip", "cut", "missing") if (name, damage) not in DAMAGED
+]
+
+
 @pytest.mark.parametrize(
-    "damage", ["flip", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("cut", "missing"))]
+    ("name", "damage"), [*DAMAGED, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_DAMAGED)]
 )
 def test_a_run_passes_over_a_damaged_checkpoint_and_ends_the_same(
-    server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path, damage: str
+    server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path, name: str, damage: str
 ) -> None:
     folder = copy_workshop(workshop, tmp_path / "w")
     stopped(server, folder, after=17)
     newest = find_checkpoints(folder / "out")[0]
     assert newest.name == "step-000017"
-    broken = newest / "optimizer.safetensors"
+    broken = newest / name
     if damage == "cut":
         truncate(broken, 0.5)
     elif damage == "flip":
-        flip(broken, 80_000)
+        middle = broken.stat().st_size * 4
+        flip(broken, middle if name != "manifest.json" else 4)  # in its middle is the digest of another file
     else:
         broken.unlink()
     ended = server.run([*RUN, "--resume"], folder).check()
-    assert (
-        f"{Path('out/checkpoints/step-000017')}: optimizer.safetensors is" in ended.err and "passed over" in ended.err
-    )
+    [warning] = [line for line in ended.err.splitlines() if "passed over" in line]
+    reason = "missing" if damage == "missing" else "damaged"
+    assert warning.startswith(f"{Path('out/checkpoints/step-000017')}: {name} is {reason}")
     assert "going on after step 15" in ended.err
+    assert result_of(folder / "out") == uninterrupted
+
+
+def test_a_file_that_does_not_belong_to_a_checkpoint_is_warned_of_and_the_run_goes_on_from_there(
+    server: Server, workshop: Path, uninterrupted: Result, tmp_path: Path
+) -> None:
+    folder = copy_workshop(workshop, tmp_path / "w")
+    stopped(server, folder, after=35)
+    newest = find_checkpoints(folder / "out")[0]
+    (newest / "mine.txt").write_text("hello")
+    ended = server.run([*RUN, "--resume"], folder).check()
+    path = Path("out/checkpoints/step-000035")
+    assert f"{path}: mine.txt does not belong there\n" in ended.err and "passed over" not in ended.err
+    assert f"going on after step 35, from {path}\n" in ended.err
+    assert (newest / "mine.txt").read_text() == "hello"
     assert result_of(folder / "out") == uninterrupted
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from conftest import Convmodel
 from convmodel_cli.data.conversations import hold_out, iter_conversations, read_conversations
 from convmodel_cli.data.duplicates import find_duplicates, find_overlap
 from convmodel_cli.data.formats import Conversation, parse_record, to_record
@@ -316,3 +320,59 @@ def test_repeats_are_counted_exactly_with_their_places(tmp_path: Path) -> None:
     assert [repeat.exact for repeat in overlap] == [True] * 3 + [False] * 2
     assert [repeat.where.rsplit(":", 1)[1] for repeat in overlap] == ["2", "3", "4", "5", "6"]
     assert [repeat.first.rsplit(":", 1)[1] for repeat in overlap] == ["11", "12", "13", "8", "9"]
+
+
+def write_bad_among_good(folder: Path) -> tuple[Path, Path, list[int]]:
+    """(800 good lines, 200 bad of 40 kinds and 20 blank ones; the good ones alone; the numbers of the bad)"""
+    kinds = [line for line, _ in BAD_LINES if not line.startswith(b"\xff\xfe")][:40]
+    good = [json.dumps(list(item.turns)).encode() for item in made_up_conversations(800)]
+    lines: list[bytes] = []
+    numbers = []
+    for number in range(200):
+        lines += good[4 * number : 4 * number + 4]
+        lines.append(kinds[number % 40])
+        numbers.append(len(lines))
+        if number % 10 == 0:
+            lines.append(b" ")
+    mixed, alone = folder / "mixed.jsonl", folder / "good.jsonl"
+    mixed.write_bytes(b"\n".join(lines) + b"\n")
+    alone.write_bytes(b"\n".join(good) + b"\n")
+    return mixed, alone, numbers
+
+
+def test_a_run_says_each_of_two_hundred_bad_lines_by_its_number(tmp_path: Path) -> None:
+    mixed, _, numbers = write_bad_among_good(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "convmodel_cli", "fit", mixed.name, "-v"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (3, "")
+    assert [int(number) for number in re.findall(r"^error: mixed\.jsonl:(\d+): ", done.stderr, re.M)] == numbers
+    assert "200 bad lines, 800 good" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good.jsonl", "mixed.jsonl"]
+
+
+def test_skip_bad_takes_exactly_the_good_of_a_thousand_lines(
+    convmodel: Convmodel, workshop: Path, tmp_path: Path
+) -> None:
+    mixed, alone, _ = write_bad_among_good(tmp_path)
+    options = ["--base", str(workshop / "tiny"), "--dry-run", "--json"]
+    outcome = convmodel("fit", str(mixed), "--skip-bad", *options)
+    assert outcome.code == 0, outcome.err
+    assert f"{mixed}: 200 bad skipped, 800 good, 20 blank" in outcome.err
+    plan, expected = json.loads(outcome.out), json.loads(convmodel("fit", str(alone), *options).out)
+    [found] = plan["files"]
+    assert [found[name] for name in ("lines", "accepted", "rejected", "blank")] == [1020, 800, 200, 20]
+    other = {"files", "memory_bytes"}
+    assert {name: plan[name] for name in plan.keys() - other} == {name: expected[name] for name in plan.keys() - other}
+
+
+def test_a_file_in_utf_16_is_refused_line_by_line_without_a_run(convmodel: Convmodel, tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes("".join(f'["hello {number}", "there"]\n' for number in range(30)).encode("utf-16"))
+    outcome = convmodel("fit", str(path), "-v")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert f"error: {path}:1: expected UTF-8, got the byte 0xff in column 1" in outcome.err
+    assert "0 good" in outcome.err and "Traceback" not in outcome.err
+    assert not (tmp_path / "model").exists()

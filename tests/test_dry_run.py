@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import pyte
 import pytest
 
-from conftest import TALKS, Convmodel
+from conftest import TALKS, Convmodel, OnATerminal
 from convmodel_cli.data.encoding import histogram
 from helpers import made_up_conversations, write_conversations, write_jsonl
 
@@ -48,6 +51,48 @@ def test_the_first_conversation_is_shown_token_by_token(convmodel: Convmodel, tm
     assert types[0] == types[1] == "0" and types[-2:] == ["1", "0"]
     learned = "".join(token for token, target in zip(tokens, targets, strict=True) if target == "x")
     assert learned == "cd<sep>"
+
+
+@pytest.mark.parametrize("color", ["terminal", "always", "never"])
+def test_types_have_colours_and_learned_tokens_are_bold_where_colours_are_shown(
+    convmodel: Convmodel, on_a_terminal: OnATerminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, color: str
+) -> None:
+    data = write_jsonl(tmp_path / "data.jsonl", [{"turns": ["ab", "cd", "ef"], "learn": [False, True, False]}])
+    plan = ["fit", data, *OPTIONS, "--dry-run"]
+    monkeypatch.setenv("TERM", "xterm-256color")
+    written = on_a_terminal(plan, []) if color == "terminal" else convmodel(*plan, "--color", color).out
+    tokens, types, targets = token_table(written)
+    assert [text for text, _ in tokens] == ["<sep>", "ab", "<sep>", "cd", "<sep>", "ef", "<sep>"]
+    assert [text for text, _ in types] == ["0", "0", "1", "1", "0", "0", "1"]
+    assert [text for text, _ in targets] == [".", ".", ".", "x", "x", ".", "."]
+    if color == "never":
+        assert {look for _, look in [*tokens, *types, *targets]} == {("default", False)}
+        return
+    of_type = {"0": "cyan", "1": "magenta"}
+    for (_, token), (type_, its), (target, mark) in zip(tokens, types, targets, strict=True):
+        assert token == (of_type[type_], target == "x")
+        assert its == mark == (of_type[type_], False)
+
+
+Look = tuple[str, bool]
+
+
+def token_table(written: str) -> list[list[tuple[str, Look]]]:
+    """The three lines of tokens, types and targets as a terminal shows them: (text, (colour, bold)) of each cell."""
+    screen = pyte.Screen(100, 100)
+    pyte.Stream(screen).feed(written.replace("\r\n", "\n").replace("\n", "\r\n"))
+    first = next(row for row, line in enumerate(screen.display) if line.startswith("tokens  "))
+    names, rows = ("tokens", "types", "targets"), range(first, first + 3)
+    assert [screen.display[row][:8].rstrip() for row in rows] == [*names]
+    starts = [cell.start() for cell in re.finditer(r"\S+", screen.display[first]) if cell.start() >= 8]
+    return [
+        [(screen.display[row][start:].split()[0], look_of(screen.buffer[row][start])) for start in starts]
+        for row in rows
+    ]
+
+
+def look_of(character: Any) -> Look:
+    return character.fg, character.bold
 
 
 def test_json_is_one_object_that_agrees_with_the_run(convmodel: Convmodel, tmp_path: Path) -> None:

@@ -16,7 +16,13 @@ from typing import Any
 import pytest
 
 from conftest import Convmodel
-from convmodel_cli.data.conversations import FileReport, iter_conversations, read_conversations, read_good_into
+from convmodel_cli.data.conversations import (
+    FileReport,
+    iter_conversations,
+    read_conversations,
+    read_good_into,
+    read_into,
+)
 from convmodel_cli.data.encoding import encode_conversations
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.data.lines import Counts, Problem
@@ -27,6 +33,7 @@ from helpers import BYTES, made_up_conversations, write_jsonl
 
 PAIRS = [(item.turns[0], item.turns[1]) for item in made_up_conversations(20)]
 GOOD = b'["a", "b"]\n'
+NOBODY = 65534
 
 
 def report(path: Path) -> FileReport:
@@ -168,14 +175,31 @@ def test_what_cannot_be_opened_exits_2_with_one_error(convmodel: Convmodel, tmp_
         assert expected in outcome.err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.fixture
+def reading_as_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Root may read everything, so that root reads the data as another user."""
+
+    def read(*arguments: Any) -> Any:
+        os.seteuid(NOBODY)
+        try:
+            return read_into(*arguments)
+        finally:
+            os.seteuid(0)
+
+    tmp_path.chmod(0o755)
+    if os.geteuid() == 0:
+        monkeypatch.setattr("convmodel_cli.workflows.data.read_into", read)
+
+
+@pytest.mark.usefixtures("reading_as_nobody")
 def test_a_file_without_permission_exits_2(convmodel: Convmodel, tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(GOOD)
     path.chmod(0)
-    outcome = convmodel("fit", str(path))
-    assert outcome.code == 2
-    assert "cannot be read: Permission denied" in outcome.err
+    outcome = convmodel("fit", "data.jsonl")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.splitlines()[0] == "error: data.jsonl: cannot be read: Permission denied"
+    assert outcome.err.count("error: ") == 1
 
 
 def test_bad_lines_are_shown_up_to_20_and_all_of_them_if_asked_for(convmodel: Convmodel, tmp_path: Path) -> None:

@@ -404,6 +404,26 @@ def test_a_run_that_learns_nothing_is_refused_before_torch(tmp_path: Path) -> No
         assert done.returncode == code, done.stderr
 
 
+@pytest.mark.parametrize("option", [[], ["--overwrite"], ["--resume"]], ids=str)
+def test_an_output_that_is_a_file_is_refused_before_torch_and_left_as_it_is(tmp_path: Path, option: list[str]) -> None:
+    data = write_jsonl(tmp_path / "talks.jsonl", TALKS)
+    (tmp_path / "precious").write_text("mine")
+    before = sorted(tmp_path.iterdir())
+    script = (
+        "import sys; from convmodel_cli.cli.main import run; code = run(sys.argv[1:]); "
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    arguments = ["fit", data, "-o", "precious", *option]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: precious: expected a folder for the model, got a file\nhint: choose another one with -o\n"
+    )
+    assert (tmp_path / "precious").read_text() == "mine" and sorted(tmp_path.iterdir()) == before
+
+
 def test_a_last_evaluation_that_is_not_a_number_exits_5_and_keeps_the_best(
     convmodel: Convmodel, data: tuple[str, str]
 ) -> None:

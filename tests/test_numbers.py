@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from convmodel_cli.data.batching import collate, cut, draw_speaker_ids, micro_batches, plan_steps, steps_per_epoch
-from convmodel_cli.data.encoding import Sequences, encode_conversations
+from convmodel_cli.data.encoding import Sequences, Tokens, encode_conversations
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import TrainingError
 from convmodel_cli.model.compute import Compute
@@ -35,12 +36,21 @@ def optimization(steps: int, budget: int = 10_000, optimizer: str = "adamw") -> 
 
 def reference_losses(model: LanguageModel, sequences: Sequences, index: int, with_types: bool) -> torch.Tensor:
     """Losses (targets,) of one sequence alone, by transformers' own forward pass in float64."""
-    network: Any = copy.deepcopy(model.network).double()
-    part = sequences[index]
-    ids = torch.tensor(part.ids[None].astype(np.int64))
-    types = torch.tensor(part.types[None].astype(np.int64))
     with torch.no_grad():
-        logits = network(input_ids=ids, token_type_ids=types if with_types else None).logits[0]
+        return library_losses(exact_copy(model.network), sequences[index], with_types and model.takes_types)
+
+
+def exact_copy(network: PreTrainedModel) -> Any:
+    """The network in float64, with attention as transformers writes it out."""
+    exact = copy.deepcopy(network).double()
+    exact.set_attn_implementation("eager")
+    return exact
+
+
+def library_losses(network: Any, part: Tokens, with_types: bool) -> torch.Tensor:
+    ids = torch.tensor(part.ids[None].astype(np.int64))
+    shown = {"token_type_ids": torch.tensor(part.types[None].astype(np.int64))} if with_types else {}
+    logits = network(input_ids=ids, **shown).logits[0]
     losses: torch.Tensor = -logits[:-1].log_softmax(-1)[torch.arange(len(part.ids) - 1), ids[0, 1:]]
     return losses[torch.tensor(part.targets[1:])]
 
@@ -55,14 +65,14 @@ def gradients(model: LanguageModel) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("rows_in_each", [[12], [6, 6], [4, 4, 4], [1] * 12])
 def test_a_step_does_not_depend_on_how_it_is_cut(
-    tiny: LanguageModel, compute: Compute, rows_in_each: list[int]
+    any_model: LanguageModel, compute: Compute, rows_in_each: list[int]
 ) -> None:
-    sequences = encoded(tiny, made_up_conversations(12, longest_turn=10))
+    sequences = encoded(any_model, made_up_conversations(12, longest_turn=10))
     with_types = np.arange(12) % 2 == 0
     order = np.argsort(-sequences.lengths[:12], kind="stable")
 
     def step(sizes: list[int]) -> tuple[float, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        model = LanguageModel(copy.deepcopy(tiny.network), tiny.tokenizer, tiny.sep_id)
+        model = LanguageModel(copy.deepcopy(any_model.network), any_model.tokenizer, any_model.sep_id)
         bounds = np.cumsum([0, *sizes])
         batches = [
             collate(sequences, order[start:end].tolist(), with_types[order[start:end]])
@@ -84,40 +94,37 @@ def test_a_step_does_not_depend_on_how_it_is_cut(
         assert torch.allclose(weights[name], whole_weights[name], atol=0.01 * LEARNING_RATE), name
 
 
-def test_thirteen_conversations_three_epochs_equal_a_float64_reference(tiny: LanguageModel, compute: Compute) -> None:
+def test_thirteen_conversations_three_epochs_equal_a_float64_reference(
+    any_model: LanguageModel, compute: Compute
+) -> None:
     conversations = made_up_conversations(13)
-    sequences = encoded(tiny, conversations)
+    sequences = encoded(any_model, conversations)
     assert len(sequences) == 13
     steps = steps_per_epoch(13, 8) * 3
     settings = optimization(steps)
-    reference = LanguageModel(copy.deepcopy(tiny.network).double(), tiny.tokenizer, tiny.sep_id)
+    reference = exact_copy(any_model.network)
     plans = list(plan_steps(13, 8, 3, seed=5, speaker_ids="on"))
     assert [len(plan.sequences) for plan in plans] == [8, 5] * 3
     for epoch in range(3):
         seen = np.concatenate([plan.sequences for plan in plans[2 * epoch : 2 * epoch + 2]])
         assert sorted(seen.tolist()) == list(range(13))
 
-    matrices = [parameter for parameter in reference.network.parameters() if parameter.ndim >= 2]
-    vectors = [parameter for parameter in reference.network.parameters() if parameter.ndim < 2]
+    matrices = [parameter for parameter in reference.parameters() if parameter.ndim >= 2]
+    vectors = [parameter for parameter in reference.parameters() if parameter.ndim < 2]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.95)
     )
-    done = list(train(tiny, build_optimizers(tiny, settings), iter(plans), sequences, settings, compute))
+    done = list(train(any_model, build_optimizers(any_model, settings), iter(plans), sequences, settings, compute))
     for plan, ours in zip(plans, done, strict=True):
         total = torch.zeros((), dtype=torch.float64)
         count = 0
         for index in plan.sequences.tolist():
-            part = sequences[index]
-            ids = torch.tensor(part.ids[None].astype(np.int64))
-            types = torch.tensor(part.types[None].astype(np.int64))
-            logits = reference.network(input_ids=ids, token_type_ids=types).logits[0]
-            losses = -logits[:-1].log_softmax(-1)[torch.arange(len(part.ids) - 1), ids[0, 1:]]
-            chosen = losses[torch.tensor(part.targets[1:])]
+            chosen = library_losses(reference, sequences[index], any_model.takes_types)
             total = total + chosen.sum()
             count += len(chosen)
         loss = total / count
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(reference.network.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
         rate = LEARNING_RATE * learning_rate_factor(plan.number, steps, 0.1, "linear")
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -131,51 +138,55 @@ def test_thirteen_conversations_three_epochs_equal_a_float64_reference(tiny: Lan
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, None])
 @pytest.mark.parametrize("with_types", [True, False])
 def test_evaluation_equals_a_float64_reference_at_every_batch_size(
-    tiny: LanguageModel, compute: Compute, rows: int | None, with_types: bool
+    any_model: LanguageModel, compute: Compute, rows: int | None, with_types: bool
 ) -> None:
-    sequences = encoded(tiny, made_up_conversations(20))
-    expected = torch.cat([reference_losses(tiny, sequences, index, with_types) for index in range(len(sequences))])
-    score = final_score(evaluate(tiny, evaluation_batches(sequences, with_types, 100_000, max_rows=rows), compute))
+    sequences = encoded(any_model, made_up_conversations(20))
+    expected = torch.cat([reference_losses(any_model, sequences, index, with_types) for index in range(len(sequences))])
+    score = final_score(evaluate(any_model, evaluation_batches(sequences, with_types, 100_000, max_rows=rows), compute))
     assert score.targets == len(expected) == sequences.num_targets
     assert score.loss == pytest.approx(expected.mean().item(), rel=1e-6)
     assert score.ppl == pytest.approx(math.exp(score.loss))
     assert score.bits_per_byte == pytest.approx(expected.sum().item() / math.log(2) / sequences.num_bytes.sum())
 
 
-def test_evaluation_of_a_shuffled_file_is_the_same(tiny: LanguageModel, compute: Compute) -> None:
+def test_evaluation_of_a_shuffled_file_is_the_same(any_model: LanguageModel, compute: Compute) -> None:
     conversations = made_up_conversations(20)
     shuffled = [conversations[(7 * index) % 20] for index in range(20)]
     losses = [
-        final_score(evaluate(tiny, evaluation_batches(encoded(tiny, part), True, 200), compute)).loss
+        final_score(evaluate(any_model, evaluation_batches(encoded(any_model, part), True, 200), compute)).loss
         for part in (conversations, shuffled)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-def test_first_training_loss_equals_evaluation_of_the_same_sequences(tiny: LanguageModel, compute: Compute) -> None:
-    sequences = encoded(tiny, made_up_conversations(8))
+def test_first_training_loss_equals_evaluation_of_the_same_sequences(
+    any_model: LanguageModel, compute: Compute
+) -> None:
+    sequences = encoded(any_model, made_up_conversations(8))
     settings = optimization(1)
     plans = plan_steps(8, 8, 1, seed=0, speaker_ids="on")
-    evaluated = final_score(evaluate(tiny, evaluation_batches(sequences, True, 500), compute)).loss
-    [first] = list(train(tiny, build_optimizers(tiny, settings), plans, sequences, settings, compute))
+    evaluated = final_score(evaluate(any_model, evaluation_batches(sequences, True, 500), compute)).loss
+    [first] = list(train(any_model, build_optimizers(any_model, settings), plans, sequences, settings, compute))
     assert first.loss == pytest.approx(evaluated, rel=1e-6)
 
 
 @torch.no_grad()
-def test_losses_do_not_depend_on_padding(tiny: LanguageModel) -> None:
-    sequences = encoded(tiny, made_up_conversations(12, longest_turn=10))
+def test_losses_do_not_depend_on_padding(any_model: LanguageModel) -> None:
+    sequences = encoded(any_model, made_up_conversations(12, longest_turn=10))
     order = np.argsort(-sequences.lengths, kind="stable")
-    together = target_losses(tiny, collate(sequences, order.tolist(), np.ones(len(order), np.bool_)))
-    alone = torch.cat([target_losses(tiny, collate(sequences, [row], np.ones(1, np.bool_))) for row in order.tolist()])
+    together = target_losses(any_model, collate(sequences, order.tolist(), np.ones(len(order), np.bool_)))
+    alone = torch.cat(
+        [target_losses(any_model, collate(sequences, [row], np.ones(1, np.bool_))) for row in order.tolist()]
+    )
     assert torch.allclose(together, alone, atol=1e-5)
 
 
 @torch.no_grad()
-def test_mixed_token_types_equal_transformers_own_sum_row_by_row(tiny: LanguageModel) -> None:
-    sequences = encoded(tiny, made_up_conversations(4))
+def test_mixed_token_types_equal_transformers_own_sum_row_by_row(any_model: LanguageModel) -> None:
+    sequences = encoded(any_model, made_up_conversations(4))
     flags = np.array([True, False, True, False])
-    losses = target_losses(tiny, collate(sequences, [0, 1, 2, 3], flags))
-    expected = torch.cat([reference_losses(tiny, sequences, row, bool(flags[row])) for row in range(4)])
+    losses = target_losses(any_model, collate(sequences, [0, 1, 2, 3], flags))
+    expected = torch.cat([reference_losses(any_model, sequences, row, bool(flags[row])) for row in range(4)])
     assert torch.allclose(losses.double(), expected, atol=1e-5)
 
 
@@ -216,13 +227,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(tiny: LanguageMo
     assert torch.equal(tiny.embedding.weight, before)
 
 
-def test_long_conversations_count_by_their_tokens(tiny: LanguageModel, compute: Compute) -> None:
-    sequences = encoded(tiny, [Conversation(("a", "b")), Conversation(("abc abc abc", "abc abc abc abc"))])
+def test_long_conversations_count_by_their_tokens(any_model: LanguageModel, compute: Compute) -> None:
+    sequences = encoded(any_model, [Conversation(("a", "b")), Conversation(("abc abc abc", "abc abc abc abc"))])
     batches = micro_batches(sequences, np.arange(2), np.ones(2, np.bool_), budget=1)
     assert len(batches) == 2
-    losses = [target_losses(tiny, batch) for batch in batches]
+    losses = [target_losses(any_model, batch) for batch in batches]
     expected = torch.cat(losses).mean().item()
-    assert accumulate_gradients(tiny, batches, compute) == pytest.approx(expected, rel=1e-6)
+    assert accumulate_gradients(any_model, batches, compute) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])

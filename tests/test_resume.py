@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +16,13 @@ from typing import Any
 import orjson
 import pytest
 from safetensors import safe_open
+from transformers import AutoTokenizer
 
 from convmodel_cli.model.evaluation import Score
 from convmodel_cli.workflows.checkpoints import find_checkpoints
 from convmodel_cli.workflows.state import RunState, dump_state, load_state
 from harness import RUN, STEPS, Child, Ended, Result, Server, assert_loads, copy_workshop, result_of, resume
-from helpers import made_up_conversations, weights_digest, write_conversations
+from helpers import made_up_conversations, small_llama, weights_digest, write_conversations
 
 STEP = "convmodel_cli.model.training:accumulate_gradients"
 RESUME = [*RUN, "--resume"]
@@ -422,3 +426,44 @@ def test_weights_of_a_detour_are_not_taken_for_the_runs_own(server: Server, fold
 
 def journal_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "out" / "events.jsonl").read_text().splitlines()]
+
+
+def test_a_padded_run_goes_on_to_the_same_bits(server: Server, folder: Path, workshop: Path, tmp_path: Path) -> None:
+    """A Llama, whose micro-batches are rows of one length, and which takes no token types."""
+    tokenizer = AutoTokenizer.from_pretrained(workshop / "tiny")
+    small_llama(tokenizer).save_pretrained(tmp_path / "llama")
+    tokenizer.save_pretrained(tmp_path / "llama")
+    run = [*RUN, "--base", str(tmp_path / "llama"), "--max-steps", "6"]
+    other = copy_workshop(workshop, tmp_path / "other")
+    server.run(run, other).check()
+    stop_after(server, folder, 3, run=run).check(143)
+    resume(server, folder, run)
+    assert result_of(folder / "out") == result_of(other / "out")
+
+
+NEW_RUN = ["fit", "train.jsonl", "valid.jsonl", "-o", "out", "--max-steps", "6", "--batch-size", "4", "--threads", "2"]
+NEW_RUN += ["--vocab-size", "320", "--dropout", "0.1", "--eval-every", "6", "--keep-checkpoints"]
+
+
+@pytest.mark.slow
+def test_a_new_model_in_two_threads_goes_on_to_the_same_bits(
+    server: Server, folder: Path, workshop: Path, tmp_path: Path
+) -> None:
+    """In the precision that a run takes by itself."""
+    other = copy_workshop(workshop, tmp_path / "other")
+    server.run(NEW_RUN, other).check()
+    stop_after(server, folder, 3, run=NEW_RUN).check(143)
+    resume(server, folder, NEW_RUN)
+    assert json.loads((folder / "out" / "convmodel.json").read_text())["base"] == "new-tiny"
+    assert result_of(folder / "out") == result_of(other / "out")
+
+
+@pytest.mark.slow
+def test_hashing_changes_neither_a_new_vocabulary_nor_new_weights(workshop: Path, tmp_path: Path) -> None:
+    made = []
+    for seed in ("1", "2"):
+        folder = copy_workshop(workshop, tmp_path / seed)
+        command = [sys.executable, "-m", "convmodel_cli", *NEW_RUN, "--threads", "1", "--max-steps", "2"]
+        subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True)
+        made.append([result_of(folder / "out"), (folder / "out" / "tokenizer.json").read_bytes()])
+    assert made[0] == made[1]
