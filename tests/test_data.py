@@ -187,6 +187,7 @@ def test_an_over_long_line_is_refused_by_its_number(tmp_path: Path, monkeypatch:
 
 
 FILES = {
+    "spread.csv": b"prompt,response,,\na b,c,,\nd,e,,\n",
     "a.jsonl": b'["a b", "c"]\n\n["d", "e"]\n',
     "a.json": b'[\n  ["a b", "c"],\n  {"turns": ["d", "e"]}\n]\n',
     "a.csv": b'prompt,response\r\na b,c\r\n"d","e"\r\n',
@@ -216,6 +217,9 @@ def test_every_kind_of_file_gives_the_same_conversations(tmp_path: Path, name: s
         ("a.csv", b"prompt,response\na,b\nc\n", 3, "expected 2 cells as in the header, got 1"),
         ("a.csv", b'prompt,response\n"a\nb",c\nd,\n', 4, "expected text, got an empty string"),
         ("a.csv", b'prompt,response\na,"b\n', 2, "expected a row of a table"),
+        ("a.csv", b"prompt,response,response\na,b,c\n", 1, 'expected each column once, got "response" twice'),
+        ("b.csv", b"\nconversation_id,id, id ,speaker,text\n1,2,3,A,a\n", 2, 'got "id" twice'),
+        ("a.tsv", b"prompt\tprompt\tresponse\na\tb\tc\n", 1, 'got "prompt" twice'),
         ("a.csv", b"prompt,response\na,\xff\n", 2, "expected UTF-8, got the byte 0xff in column 3"),
         ("b.csv", b"conversation_id,speaker,text\n1,A,a\n1,B,b\n2,A,c\n2,B,d\n1,A,e\n1,B,f\n", 6, "together"),
         ("a.txt", b"a\nb\n\nc\n\nd\ne\n", 4, "expected at least two turns, got only one"),
