@@ -10,7 +10,7 @@ import pytest
 
 from convmodel_cli.data.conversations import hold_out, iter_conversations, read_conversations
 from convmodel_cli.data.duplicates import find_duplicates, find_overlap
-from convmodel_cli.data.formats import Conversation, parse_record, to_record
+from convmodel_cli.data.formats import BadRecord, Conversation, parse_record, to_record
 from convmodel_cli.data.lines import Problem
 from convmodel_cli.data.probes import Probe, read_probes
 from convmodel_cli.errors import DataError, UsageError
@@ -30,6 +30,9 @@ SAME = [
     {"conversations": [{"from": "human", "value": "a b"}, {"from": "gpt", "value": "c"}]},
     {"instruction": "a b", "output": "c"},
     {"instruction": "a b", "input": "", "output": "c"},
+    {"instruction": "a b", "input": None, "output": "c"},
+    {"turns": ["a b", "c"], "learn": None, "persona": None},
+    {"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}], "persona": ""},
     {"turns": ["a b", "c"]},
     {"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}]},
     {"prompt": "a b", "completion": "c"},
@@ -53,6 +56,14 @@ def test_roles_say_which_turns_are_responses_and_the_system_message_is_the_perso
     assert conversation.turns == ("one\ntwo", "three")
     assert conversation.assistant == (False, True)
     assert conversation.persona == "Be kind."
+
+
+def test_a_persona_that_says_nothing_may_stand_beside_a_system_message() -> None:
+    messages = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
+    for nothing in (None, ""):
+        assert parse_record({"messages": messages, "persona": nothing}, 2).persona == "system"
+    with pytest.raises(BadRecord, match=r'either a system message or "persona", got both'):
+        parse_record({"messages": messages, "persona": 0}, 2)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +111,13 @@ BAD_LINES = [
         b'{"conversations": [{"from": "dog", "value": "a"}]}',
         'expected "from" to be "system", "human" or "gpt"',
     ),
+    (b'{"instruction": "a", "input": 0, "output": "b"}', '"input": expected a string, got the number 0'),
+    (b'{"instruction": "a", "input": [], "output": "b"}', '"input": expected a string, got an empty list'),
+    (b'{"instruction": "a", "input": false, "output": "b"}', '"input": expected a string, got false'),
+    (b'{"turns": ["a", "b"], "persona": 0}', '"persona": expected a string, got the number 0'),
+    (b'{"turns": ["a", "b"], "learn": []}', "one flag for each of the 2 turns, got 0"),
+    (b'{"turns": ["a", "b"], "learn": 0}', 'expected "learn" to be a list of true and false, got the number 0'),
+    (b'{"prompt": "a", "completion": 0, "response": "b"}', '"completion": expected a string, got the number 0'),
     (b'{"instruction": "a"}', 'expected "output" beside "instruction"'),
     (b'{"turns": ["a", "b"], "turns": ["c", "d"]}', 'expected each key once, got "turns" twice'),
     (b'["a", NaN]', "expected JSON, got something else in column"),
