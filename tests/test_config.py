@@ -77,13 +77,14 @@ def test_a_config_alone_is_a_run_and_its_record_repeats_it(convmodel: Convmodel,
     ("name", "content", "expected"),
     [
         ("a.yaml", "epoch: 3", "there is no setting epoch\nhint: did you mean epochs?"),
-        ("a.yaml", "epochs: [1, 2]", "epochs: expected one value, got list"),
+        ("a.yaml", "epochs: [1, 2]", "a.yaml: epochs: expected a whole number, got a list"),
         ("a.yaml", "- 1", "expected names and values, got list"),
         ("a.yaml", "a: [", "expected a config file, got something else"),
         ("a.toml", "epochs 3", "expected a config file, got something else"),
         ("a.json", "{", "expected a config file, got something else"),
         ("a.ini", "x", "ending in .yaml, .toml or .json, got .ini"),
-        ("a.yaml", "epochs: many", "--epochs"),
+        ("a.yaml", "epochs: many", 'a.yaml: epochs: expected a whole number, got "many"'),
+        ("a.yaml", "sample: 2024-01-01", "a.yaml: sample: expected text, got 2024-01-01"),
         ("a.yaml", "epochs: 0", "--epochs: expected at least 1, got 0"),
     ],
 )
@@ -95,6 +96,58 @@ def test_a_bad_config_exits_2_and_says_why(
     assert outcome.code == 2
     assert expected in outcome.err
     assert convmodel("fit", "--config", "missing.yaml").code == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("epochs = true", "epochs: expected a whole number, got true"),
+        ("epochs = 3.7", "epochs: expected a whole number, got 3.7"),
+        ("epochs = 3.0", "epochs: expected a whole number, got 3.0"),
+        ('epochs = "3.7"', 'epochs: expected a whole number, got "3.7"'),
+        ("learning_rate = true", "learning_rate: expected a number, got true"),
+        ('learning-rate = "fast"', 'learning_rate: expected a number, got "fast"'),
+        ("clip = false", "clip: expected a number, got false"),
+        ("skip_bad = 1", "skip_bad: expected true or false, got 1"),
+        ("resume = 0.0", "resume: expected true or false, got 0.0"),
+        ('resume = "maybe"', 'resume: expected true or false, got "maybe"'),
+        ("speaker_ids = true", "speaker_ids: expected one of mixed, on, off, got true"),
+        ('speaker_ids = "none"', 'speaker_ids: expected one of mixed, on, off, got "none"'),
+        ("precision = 32", "precision: expected one of auto, bf16, fp32, int8, got 32"),
+        ("output = false", "output: expected text, got false"),
+        ("sample = 1.10", "sample: expected text, got 1.1"),
+        ("max_time = 90", "max_time: expected text, got 90\nhint: put it into quotes"),
+        ('sample = ["a", "b"]', "sample: expected text, got a list"),
+        ("train = true", "train: expected text, got true"),
+        ('train = ["a", 7]', "train: expected texts in the list, got 7"),
+        ("valid = [false]", "valid: expected texts in the list, got false"),
+        ('more_train = "a"', 'more_train: expected a list of texts, got "a"'),
+    ],
+)
+@pytest.mark.parametrize("kind", ["yaml", "toml", "json"])
+def test_a_value_of_another_type_is_refused_and_never_made_to_fit(
+    convmodel: Convmodel, tmp_path: Path, kind: str, written: str, expected: str
+) -> None:
+    name, _, value = written.partition(" = ")
+    text = {"yaml": f"{name}: {value}", "toml": written, "json": f'{{"{name}": {value}}}'}[kind]
+    (tmp_path / f"a.{kind}").write_text(text)
+    outcome = convmodel("fit", "--config", f"a.{kind}", "--print-config")
+    assert outcome.code == 2
+    assert f"a.{kind}: {expected}" in outcome.err
+
+
+def test_texts_of_a_list_are_texts(convmodel: Convmodel, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("stop_word: [on, 7]")
+    outcome = convmodel("generate", "Hi", "--config", "a.yaml", "--print-config")
+    assert outcome.code == 2
+    assert "a.yaml: stop_word: expected texts in the list, got true\nhint: put it into quotes" in outcome.err
+
+
+def test_a_number_may_be_written_as_text_and_a_switch_too(convmodel: Convmodel, tmp_path: Path) -> None:
+    written = {"learning_rate": "1e-4", "epochs": "3", "clip": 2, "skip_bad": "yes", "valid": [], "threads": None}
+    (tmp_path / "a.json").write_text(json.dumps(written))
+    values, _ = shown(convmodel, "fit", "--config", "a.json")
+    assert [values[name] for name in written] == [1e-4, 3, 2.0, True, None, None]
 
 
 def test_the_models_own_sampling_settings_are_the_defaults_below_a_config_file(

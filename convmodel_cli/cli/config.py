@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,14 @@ class Command(TyperCommand):
         super().format_help(ctx, formatter)
 
 
-def use_config(context: typer.Context, path: str | None) -> str | None:
-    """Make the values of a config file the defaults of this command; raises UsageError."""
-    if path is not None:
-        known = {
-            str(parameter.name): bool(getattr(parameter, "multiple", False) or parameter.nargs == -1)
-            for parameter in context.command.params
-            if parameter.name not in (*_NOT_SETTINGS, "help")
-        }
-        stated = read_config(path, known)
-        _from_model_folder(context).difference_update(stated)
-        context.default_map = {**(context.default_map or {}), **stated}
-    return path
+def use_config(context: typer.Context, path: str, types: Mapping[str, Any]) -> None:
+    """Make the values of a config file the defaults of this command, whose parameters have these types.
+
+    Raises UsageError.
+    """
+    stated = read_config(path, types)
+    _from_model_folder(context).difference_update(stated)
+    context.default_map = {**(context.default_map or {}), **stated}
 
 
 def use_model_folder(context: typer.Context, name: str) -> str:
@@ -89,7 +86,7 @@ def _is_possible(name: str, value: Any) -> bool:
         SamplingSettings(**{name: value})
     except (ValueError, TypeError):
         return False
-    return not isinstance(value, bool)
+    return True
 
 
 def _from_model_folder(context: typer.Context) -> set[str]:
