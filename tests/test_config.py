@@ -99,6 +99,54 @@ def test_a_bad_config_exits_2_and_says_why(
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.yaml", "epochs: 1\nseed: 2\nepochs: 3\n", "a.yaml:3: expected each name once, got epochs twice"),
+        ("a.yaml", "learning-rate: 1\nlearning_rate: 2\n", "a.yaml:2: expected each name once, got learning-rate and"),
+        ("a.yaml", "settings: {epochs: 1,\n epochs: 2}\n", "a.yaml:2: expected each name once, got epochs twice"),
+        ("a.json", '{"epochs": 1, "epochs": 2}', "a.json: expected each name once, got epochs twice"),
+        ("a.json", '{"settings": {"epochs": 1, "epochs": 2}}', "a.json: expected each name once, got epochs twice"),
+        (
+            "a.json",
+            '{"eval-every": 1, "eval_every": 2}',
+            "a.json: expected each name once, got eval-every and eval_every",
+        ),
+        ("a.toml", "epochs = 1\nepochs = 2\n", "a.toml: expected a config file"),
+        (
+            "a.toml",
+            "eval-every = 1\neval_every = 2\n",
+            "a.toml: expected each name once, got eval-every and eval_every",
+        ),
+        (
+            "a.yaml",
+            "train: [a, b]\nmore_train: [c]\n",
+            "a.yaml: train: expected one file beside more_train, got a list",
+        ),
+    ],
+)
+def test_a_setting_that_stands_twice_is_refused_with_its_name(
+    convmodel: Convmodel, tmp_path: Path, name: str, content: str, expected: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    outcome = convmodel("fit", "--config", name, "--print-config")
+    assert outcome.code == 2
+    assert expected in outcome.err
+
+
+@pytest.mark.parametrize("name", ["deep.yaml", "deep.json"])
+def test_brackets_without_end_are_no_config(convmodel: Convmodel, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("[" * 3000 + "]" * 3000)
+    outcome = convmodel("fit", "--config", name)
+    assert outcome.code == 2 and "expected a config file, got something else" in outcome.err
+
+
+def test_yaml_may_name_parts_and_use_them_again(convmodel: Convmodel, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("settings:\n  <<: [&a {epochs: 2, seed: 1}, *a]\n  epochs: 3\n")
+    values, _ = shown(convmodel, "fit", "--config", "a.yaml")
+    assert (values["epochs"], values["seed"]) == (3, 1)
+
+
+@pytest.mark.parametrize(
     ("written", "expected"),
     [
         ("epochs = true", "epochs: expected a whole number, got true"),

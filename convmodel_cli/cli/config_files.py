@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,14 @@ def _read(path: str) -> Mapping[str, Any]:
         if kind == ".toml":
             values = tomllib.loads(content.decode())
         elif kind == ".json":
-            values = orjson.loads(content)
+            values = _parse_json(content, path)
         elif kind in (".yaml", ".yml"):
-            values = _parse_yaml(content)
+            values = _parse_yaml(content, path)
         else:
             raise UsageError(
                 f"{path}: expected a config file ending in .yaml, .toml or .json, got {kind or 'no ending'}"
             )
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: expected a config file, got something else ({reason})") from None
     if isinstance(values, dict) and isinstance(values.get("settings"), dict):
@@ -54,14 +55,54 @@ def _read(path: str) -> Mapping[str, Any]:
     return values
 
 
-def _parse_yaml(content: bytes) -> Any:
-    """Raises ValueError for what is no YAML."""
+def _parse_json(content: bytes, path: str) -> Any:
+    """Raises ValueError for what is no JSON, UsageError for a name that stands twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        _check_once((key, path) for key, _ in pairs)
+        return dict(pairs)
+
+    orjson.loads(content)  # the stricter of the two, but it takes the last of several
+    return json.loads(content, object_pairs_hook=once)
+
+
+def _parse_yaml(content: bytes, path: str) -> Any:
+    """Raises ValueError for what is no YAML, UsageError for a name that stands twice."""
     import yaml  # few commands are given such a file
 
+    loader = yaml.SafeLoader(content)
     try:
-        return yaml.safe_load(content)
+        node = loader.get_single_node()
+        for pairs in _mappings(node, set()):
+            scalars = [key for key, _ in pairs if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge")]
+            _check_once((key.value, f"{path}:{key.start_mark.line + 1}") for key in scalars)
+        return None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+    finally:
+        loader.dispose()
+
+
+def _mappings(node: Any, seen: set[int]) -> Iterator[list[tuple[Any, Any]]]:
+    """The (key, value) of each mapping in a YAML node, which may hold one node many times, also itself."""
+    if node is None or isinstance(node.value, str) or id(node) in seen:
+        return
+    seen.add(id(node))
+    pairs = [part for part in node.value if isinstance(part, tuple)]
+    yield pairs
+    for part in (value for _, value in pairs) if pairs else node.value:
+        yield from _mappings(part, seen)
+
+
+def _check_once(names: Iterable[tuple[str, str]]) -> None:
+    """Refuse a name that stands twice, of which parsers take the last; each comes with its place."""
+    seen: dict[str, str] = {}
+    for name, where in names:
+        plain = name.replace("-", "_")
+        if plain in seen:
+            found = f"{name} twice" if name == seen[plain] else f"{seen[plain]} and {name}"
+            raise UsageError(f"{where}: expected each name once, got {found}")
+        seen[plain] = name
 
 
 def _of_record(record: dict[str, Any]) -> dict[str, Any]:
@@ -76,16 +117,19 @@ def _of_record(record: dict[str, Any]) -> dict[str, Any]:
 def _defaults(values: Mapping[str, Any], path: str, types: Mapping[str, Any]) -> dict[str, Any]:
     """The values by the names of the parameters."""
     defaults: dict[str, Any] = {}
-    for written, value in values.items():
-        name = str(written).replace("-", "_")
+    _check_once((str(name), path) for name in values)
+    named = {str(name).replace("-", "_"): value for name, value in values.items()}
+    for name, value in named.items():
         if name not in types:
             near = difflib.get_close_matches(name, types, 1)
             hint = f"did you mean {near[0]}?" if near else "the help lists the options; names are written with _"
-            raise UsageError(f"{path}: there is no setting {written}", hint)
+            raise UsageError(f"{path}: there is no setting {name}", hint)
         if value is None:
             continue
         is_list_of_files = name in _LISTS and isinstance(value, list)
         _check(f"{path}: {name}", types[_LISTS[name] if is_list_of_files else name], value)
+        if is_list_of_files and named.get(_LISTS[name]):
+            raise UsageError(f"{path}: {name}: expected one file beside {_LISTS[name]}, got a list")
         if is_list_of_files:
             defaults.update(zip((name, _LISTS[name]), (value[0], value[1:]), strict=True) if value else ())
         else:
