@@ -133,6 +133,25 @@ def test_a_setting_that_stands_twice_is_refused_with_its_name(
     assert expected in outcome.err
 
 
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"data": [1]}, "data: expected names and values, got a list"),
+        ({"data": {"train": 3}}, "train: expected text, got 3"),
+        ({"data": {"train": [3]}}, "train: expected texts in the list, got 3"),
+        ({"base": 3}, "base: expected text, got 3"),
+        ({"settings": [1]}, "there is no setting settings"),
+    ],
+)
+def test_a_damaged_record_is_refused_as_a_config(
+    convmodel: Convmodel, tmp_path: Path, record: dict[str, object], expected: str
+) -> None:
+    (tmp_path / "convmodel.json").write_text(json.dumps({"settings": {}, **record}))
+    outcome = convmodel("fit", "--config", "convmodel.json", "--print-config")
+    assert outcome.code == 2
+    assert f"convmodel.json: {expected}" in outcome.err
+
+
 @pytest.mark.parametrize("name", ["deep.yaml", "deep.json"])
 def test_brackets_without_end_are_no_config(convmodel: Convmodel, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("[" * 3000 + "]" * 3000)

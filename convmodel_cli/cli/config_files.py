@@ -47,7 +47,7 @@ def _read(path: str) -> Mapping[str, Any]:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: expected a config file, got something else ({reason})") from None
     if isinstance(values, dict) and isinstance(values.get("settings"), dict):
-        values = _of_record(values)
+        values = _of_record(values, path)
     if not isinstance(values, dict):
         raise UsageError(
             f"{path}: expected names and values, got {type(values).__name__}", "write lines like epochs: 3"
@@ -105,13 +105,20 @@ def _check_once(names: Iterable[tuple[str, str]]) -> None:
         seen[plain] = name
 
 
-def _of_record(record: dict[str, Any]) -> dict[str, Any]:
+def _of_record(record: dict[str, Any], path: str) -> dict[str, Any]:
     """The settings of a run with its base and files; those of the packaged sample go without saying."""
     nouns = {"base": record.get("base")}
     data = record.get("data") or {}
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: data: expected names and values, got {_shown(data)}")
     if not data.get("sample"):
-        nouns |= {name: ["-" if file == "<stdin>" else file for file in data.get(name) or ()] for name in _LISTS}
+        nouns |= {name: _files(data.get(name)) for name in _LISTS}
     return {**record["settings"], **{name: value for name, value in nouns.items() if value}}
+
+
+def _files(recorded: Any) -> Any:
+    """The files of a run by the names that the command line takes."""
+    return ["-" if file == "<stdin>" else file for file in recorded] if isinstance(recorded, list) else recorded
 
 
 def _defaults(values: Mapping[str, Any], path: str, types: Mapping[str, Any]) -> dict[str, Any]:
