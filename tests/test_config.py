@@ -51,6 +51,46 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
     ]
 
 
+@pytest.mark.parametrize(
+    ("command", "variable", "hint"),
+    [
+        ("fit", "CONVMODEL_FIT_EPOCH", "did you mean CONVMODEL_FIT_EPOCHS?"),
+        ("fit", "CONVMODEL_FIT_LEARNING-RATE", "did you mean CONVMODEL_FIT_LEARNING_RATE?"),
+        ("fit", "CONVMODEL_FIT_TRAIN", "give it on the command line or in a config file"),
+        ("eval", "CONVMODEL_EVAL_TEMPERATURE", "the help lists the options"),
+        ("generate", "CONVMODEL_GENERATE_STOP_WORD", "give it on the command line or in a config file"),
+        ("generate", "CONVMODEL_GENERATE_", "the help lists the options"),
+        ("chat", "CONVMODEL_CHAT_TOPP", "did you mean CONVMODEL_CHAT_TOP_P?"),
+    ],
+)
+def test_a_variable_of_the_command_that_nothing_reads_is_refused_with_the_nearest(
+    convmodel: Convmodel, monkeypatch: pytest.MonkeyPatch, command: str, variable: str, hint: str
+) -> None:
+    monkeypatch.setenv(variable, "3")
+    outcome = convmodel(command, "--print-config")
+    assert outcome.code == 2
+    assert f"error: {variable}: " in outcome.err and hint in outcome.err
+    for other in {"fit", "eval", "generate", "chat"} - {command}:
+        assert convmodel(other, "--print-config").code == 0
+
+
+def test_variables_that_are_no_settings_of_a_command_are_free(
+    convmodel: Convmodel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in (
+        "CONVMODEL_TEST_DATA",
+        "CONVMODEL_FITNESS",
+        "CONVMODEL_FIT",
+        "_CONVMODEL_FIT_X",
+        "convmodel_fit_x",
+    ):
+        monkeypatch.setenv(variable, "3")
+    monkeypatch.setenv("CONVMODEL_MODEL", "bot")
+    assert convmodel("fit", "--print-config").code == 0
+    _, sources = shown(convmodel, "eval")
+    assert sources["model"] == "environment"
+
+
 @pytest.mark.parametrize("command", ["fit", "eval", "generate", "chat"])
 def test_what_is_printed_is_itself_a_config(convmodel: Convmodel, tmp_path: Path, command: str) -> None:
     options = ["--seed", "7", "--color", "never"]

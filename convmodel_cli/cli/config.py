@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,25 @@ def use_config(context: typer.Context, path: str, types: Mapping[str, Any]) -> N
     stated = read_config(path, types)
     _from_model_folder(context).difference_update(stated)
     context.default_map = {**(context.default_map or {}), **stated}
+
+
+def check_environment(context: typer.Context) -> None:
+    """Refuse a variable like CONVMODEL_FIT_EPOCH, which is meant for this command and read by nothing."""
+    prefix = f"{context.auto_envvar_prefix}_"
+    names = {str(parameter.name): parameter for parameter in context.command.params}
+    read = [name for name, parameter in names.items() if getattr(parameter, "allow_from_autoenv", False)]
+    for variable in sorted(os.environ):
+        if not variable.startswith(prefix) or variable in {prefix + name.upper() for name in read}:
+            continue
+        name = variable.removeprefix(prefix).lower()
+        if name in names:
+            raise UsageError(
+                f"{variable}: {name} is not read from the environment",
+                "give it on the command line or in a config file",
+            )
+        near = difflib.get_close_matches(name, read, 1)
+        hint = f"did you mean {prefix}{near[0].upper()}?" if near else "the help lists the options"
+        raise UsageError(f"{variable}: there is no setting {name or 'without a name'}", hint)
 
 
 def use_model_folder(context: typer.Context, name: str) -> str:

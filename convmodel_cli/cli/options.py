@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from convmodel_cli.cli.config import describe_config, use_config
+from convmodel_cli.cli.config import check_environment, describe_config, use_config
 from convmodel_cli.errors import UsageError
 from convmodel_cli.knobs import option_name
 
@@ -40,6 +40,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_options(context: typer.Context, config: str | None, print_config: bool, **given: Any) -> None:  # noqa: ARG001
+        check_environment(context)
         for name, group in groups.items():
             given[name] = _make(group, {setting.name: given.pop(setting.name) for setting in fields(group)})
         if print_config:
