@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from conftest import TALKS, Convmodel
-from helpers import weights_digest, write_jsonl
+from helpers import made_up_conversations, weights_digest, write_conversations, write_jsonl
 
 KINDS = {
     "run.yaml": "epochs: 3\nlearning-rate: 1e-4\noutput: out\n",
@@ -106,11 +106,47 @@ def test_a_config_alone_is_a_run_and_its_record_repeats_it(convmodel: Convmodel,
     run = {"train": [first, second], "valid": first, "output": "out", "epochs": 1, "vocab_size": 320, "seed": 5}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({**run, "precision": "fp32"}))
     assert convmodel("fit", "--config", "run.yaml").out == "out\n"
-    again = ["fit", "--config", "out/convmodel.json", "-o", "again", "--precision", "fp32"]
+    again = ["fit", "--config", "out/convmodel.json", "-o", "again"]
     assert convmodel(*again).code == 0
     assert weights_digest(tmp_path / "out") == weights_digest(tmp_path / "again")
     record = json.loads((tmp_path / "out" / "convmodel.json").read_text())
     assert record["data"]["train"] == [first, second]
+
+
+def test_the_record_of_a_run_repeats_what_decided_its_data_and_its_machine(
+    convmodel: Convmodel, tmp_path: Path
+) -> None:
+    data = tmp_path / "data.jsonl"
+    write_conversations(data, made_up_conversations(60))
+    data.write_text(data.read_text() + "not json\n")
+    fit = ["fit", str(data), "--split", "60/20/20", "--skip-bad", "--precision", "fp32", "--threads", "1"]
+    assert convmodel(*fit, "-o", "out", "--max-steps", "3", "--vocab-size", "320", "--device", "cpu").code == 0
+    assert convmodel("fit", "--config", "out/convmodel.json", "-o", "again").code == 0
+    one, other = (json.loads((tmp_path / name / "convmodel.json").read_text()) for name in ("out", "again"))
+    assert one["data"] == other["data"] and one["data"]["train_conversations"] == 36
+    assert one["settings"] == other["settings"]
+    recorded = {"split": "60/20/20", "skip_bad": True, "precision": "fp32", "device": "cpu", "threads": 1}
+    assert {name: one["settings"][name] for name in recorded} == recorded
+    assert weights_digest(tmp_path / "out") == weights_digest(tmp_path / "again")
+    assert (tmp_path / "out" / "test.jsonl").read_bytes() == (tmp_path / "again" / "test.jsonl").read_bytes()
+
+
+def test_a_record_of_another_machine_is_refused_unless_the_command_line_says_where(
+    convmodel: Convmodel, tmp_path: Path
+) -> None:
+    data = write_jsonl(tmp_path / "data.jsonl", TALKS)
+    fit = ["fit", data, data, "--max-steps", "1", "--vocab-size", "300", "-q"]
+    assert convmodel(*fit, "-o", "out").code == 0
+    record = json.loads((tmp_path / "out" / "convmodel.json").read_text())
+    record["settings"] |= {"device": "mps", "precision": "fp32"}
+    (tmp_path / "there.json").write_text(json.dumps(record))
+    again = ["fit", "--config", "there.json", "-o", "again"]
+    outcome = convmodel(*again)
+    assert outcome.code == 2
+    assert "--device: expected a device of this machine, got mps\nhint: this machine has" in outcome.err
+    assert convmodel(*again, "--device", "auto").code == 0
+    found = json.loads((tmp_path / "again" / "convmodel.json").read_text())
+    assert found["settings"]["device"] == found["device"] != "auto"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def fit(
         plan=plan,
         compute=compute,
         state=RunState(since=started),
-        record=run_record(request.base, data, plan, training, compute, model),
+        record=run_record(request.base, data, plan, run, training, compute, model),
         folder=folder,
         settings=run,
         where=data.train.where,
