@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from conftest import TALKS, Convmodel
+from convmodel_cli.workflows.resume import identity
 from helpers import made_up_conversations, weights_digest, write_conversations, write_jsonl
 
 KINDS = {
@@ -129,6 +130,25 @@ def test_the_record_of_a_run_repeats_what_decided_its_data_and_its_machine(
     assert {name: one["settings"][name] for name in recorded} == recorded
     assert weights_digest(tmp_path / "out") == weights_digest(tmp_path / "again")
     assert (tmp_path / "out" / "test.jsonl").read_bytes() == (tmp_path / "again" / "test.jsonl").read_bytes()
+
+
+def test_the_record_says_where_each_setting_came_from(
+    convmodel: Convmodel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_jsonl(tmp_path / "data.jsonl", TALKS)
+    (tmp_path / "run.yaml").write_text("vocab_size: 300\nseed: 1\n")
+    monkeypatch.setenv("CONVMODEL_FIT_BATCH_SIZE", "3")
+    fit = ["fit", data, data, "-o", "out", "--config", "run.yaml", "--max-steps", "1", "--seed", "2"]
+    assert convmodel(*fit).code == 0
+    record = json.loads((tmp_path / "out" / "convmodel.json").read_text())
+    assert record["sources"].keys() == record["settings"].keys()
+    expected = {"max_steps": "command line", "seed": "command line", "vocab_size": "config file"}
+    expected |= {"batch_size": "environment", "epochs": "default", "precision": "default", "skip_bad": "default"}
+    assert {name: record["sources"][name] for name in expected} == expected
+    values, sources = shown(convmodel, "fit", "--config", "out/convmodel.json")
+    assert (values["seed"], sources["seed"], sources["batch_size"]) == (2, "config file", "environment")
+    assert identity(record) == identity({**record, "sources": {}})
+    assert not {"--split", "--skip-bad", "--sources"} & identity(record).keys()
 
 
 def test_a_record_of_another_machine_is_refused_unless_the_command_line_says_where(

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NewType
 
 import orjson
 import typer
@@ -25,6 +25,7 @@ _SOURCES = {
     "DEFAULT_MAP": "config file",
     "DEFAULT": "default",
 }
+Sources = NewType("Sources", dict[str, str])  # name of a parameter -> where its value came from
 # What transformers calls our settings. Its do_sample stays out, for there is no option to switch greedy off again, and
 # what looks back at the text, for there it counts the context too.
 _GENERATION_CONFIG = {
@@ -116,19 +117,26 @@ def _from_model_folder(context: typer.Context) -> set[str]:
     return names
 
 
+def sources_of(context: typer.Context) -> Sources:
+    """Where each value in force came from, by the names of the parameters."""
+    sources = Sources({})
+    for name in context.params.keys() - _NOT_SETTINGS:
+        source = context.get_parameter_source(name)
+        sources[name] = _SOURCES[source.name if source else "DEFAULT"]
+        if sources[name] == "config file" and name in _from_model_folder(context):
+            sources[name] = "model folder"
+    return sources
+
+
 def describe_config(context: typer.Context) -> str:
     """Every value in force with its source, as a YAML file that `--config` reads; raises UsageError."""
-    lines = []
+    lines, sources = [], sources_of(context)
     for name, value in context.params.items():
         if name in _NOT_SETTINGS:
             continue
-        source = context.get_parameter_source(name)
-        shown = _SOURCES[source.name if source else "DEFAULT"]
-        if shown == "config file" and name in _from_model_folder(context):
-            shown = "model folder"
         try:
             written = to_json(value).decode()  # a JSON value is a YAML value
         except TypeError:  # a file name may be of any bytes
             raise UsageError(f"{name}: expected UTF-8 text, got other bytes") from None
-        lines.append(f"{name}: {written}  # {shown}")
+        lines.append(f"{name}: {written}  # {sources[name]}")
     return "\n".join(lines)

@@ -6,7 +6,8 @@ A command takes each group of settings it needs as one parameter:
     def eval(data: Data, settings: EvaluationSettings, screen: ScreenSettings) -> None: ...
 
 The decorator shows typer a signature with one option for each field of the groups, in a help panel named by the
-group's docstring, and hands the command the groups made from what the user gave.
+group's docstring, and hands the command the groups made from what the user gave. A parameter that is `Sources` is no
+option: it says where each value came from.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from convmodel_cli.cli.config import check_environment, describe_config, use_config
+from convmodel_cli.cli.config import Sources, check_environment, describe_config, sources_of, use_config
 from convmodel_cli.errors import UsageError
 from convmodel_cli.knobs import option_name
 
@@ -31,7 +32,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     nouns = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
         for name, parameter in inspect.signature(command).parameters.items()
-        if name not in groups
+        if name not in groups and hints[name] is not Sources
     ]
     options = [option for group in groups.values() for option in _options_of(group)]
     types = {noun.name: plain[noun.name] for noun in nouns}
@@ -46,7 +47,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
         if print_config:
             typer.echo(describe_config(context))
             return
-        command(**given)
+        command(**given, **{name: sources_of(context) for name, hint in hints.items() if hint is Sources})
 
     shown: Any = with_options
     shown.__annotations__ = {parameter.name: parameter.annotation for parameter in nouns + options}

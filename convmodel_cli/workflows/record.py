@@ -43,6 +43,7 @@ class RunRecord:
 
 def run_record(
     base: str,
+    sources: Mapping[str, str],
     data: FitData,
     plan: RunPlan,
     run: RunSettings,
@@ -53,9 +54,11 @@ def run_record(
     """What convmodel.json says of this run; `settings` are all that another run needs to be the same."""
     duplicates, overlap = data.repeats
     machine = {"device": compute.device.type, "precision": compute.precision, "threads": compute.threads}
+    settings = {**resolved_settings(plan, training), "split": run.split, "skip_bad": run.skip_bad, **machine}
     return {
         "base": base,
-        "settings": {**resolved_settings(plan, training), "split": run.split, "skip_bad": run.skip_bad, **machine},
+        "settings": settings,
+        "sources": {name: sources[name] for name in settings if name in sources},
         "data": {
             "train": list(data.sources),
             "valid": [file.file for file in data.files[len(data.sources) :]],
