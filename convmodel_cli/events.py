@@ -73,8 +73,8 @@ class Planned:
     run: Started
     files: tuple[Any, ...]
     test_conversations: int
-    duplicates: tuple[Any, ...]
-    overlap: tuple[Any, ...]
+    duplicates: Any  # Repeats
+    overlap: Any
     valid_sequences: int
     cut_conversations: int
     lengths: tuple[Bin, ...]

@@ -63,6 +63,41 @@ def parse_value(setting: Field[Any], hint: Any, text: str) -> Any:
     return text
 
 
+def expected(hint: Any) -> str:
+    """What a value of this type is, in words."""
+    kinds = _kinds(hint)
+    if texts := [kind for kind in kinds if isinstance(kind, str)]:
+        return f"one of {', '.join(texts)}"
+    names = ((bool, "true or false"), (int, "a whole number"), (float, "a number"), (str, "text"))
+    return next((name for kind, name in names if kind in kinds), "a list of texts")
+
+
+def takes_list(hint: Any) -> bool:
+    """Whether a value of this type is a list of texts."""
+    return any(get_origin(kind) in (list, tuple) for kind in _kinds(hint))
+
+
+def is_value_of(hint: Any, value: Any) -> bool:
+    """Whether a single value, as a file has it, is of this type. Only text may stand for another: `1e-4`, `yes`."""
+    kinds = _kinds(hint)
+    if isinstance(value, str):
+        return str in kinds or value in kinds or _is_text_of(kinds, value)
+    return type(value) in kinds or (type(value) is int and float in kinds)
+
+
+def _is_text_of(kinds: tuple[Any, ...], text: str) -> bool:
+    if bool in kinds:
+        return text.lower() in _YES + _NO
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                kind(text)
+            except ValueError:
+                return False
+            return True
+    return False
+
+
 def check_limits(settings: Any) -> None:
     """Check each field of a group against its type and limits; raises ValueError with a sentence."""
     hints = get_type_hints(type(settings))
@@ -74,6 +109,8 @@ def check_limits(settings: Any) -> None:
         elif isinstance(value, tuple):
             for part in value:
                 _check_text(setting, part, (str,))
+        elif isinstance(value, bool) and bool not in kinds:
+            raise ValueError(f"{option_name(setting)}: expected {expected(hints[setting.name])}, got {value}")
         elif int in kinds and isinstance(value, float):
             raise ValueError(f"{option_name(setting)}: expected a whole number, got {value:g}")
         elif isinstance(value, int | float) and not isinstance(value, bool):

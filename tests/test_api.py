@@ -110,6 +110,8 @@ def test_mistakes_are_said(model: ConversationModel) -> None:
         model.fit(EXAMPLES, epoch=3)
     with pytest.raises(ValueError, match="--epochs: expected at least 1"):
         model.fit(EXAMPLES, epochs=0)
+    with pytest.raises(ValueError, match="--epochs: expected a whole number, got True"):
+        model.fit(EXAMPLES, epochs=True)
 
 
 def test_learn_flags_choose_the_targets(model: ConversationModel) -> None:

@@ -14,7 +14,7 @@ import pytest
 from conftest import Convmodel
 from convmodel_cli.data.conversations import hold_out, iter_conversations, read_conversations
 from convmodel_cli.data.duplicates import find_duplicates, find_overlap
-from convmodel_cli.data.formats import Conversation, parse_record, to_record
+from convmodel_cli.data.formats import BadRecord, Conversation, parse_record, to_record
 from convmodel_cli.data.lines import Problem
 from convmodel_cli.data.probes import Probe, read_probes
 from convmodel_cli.errors import DataError, UsageError
@@ -34,6 +34,9 @@ SAME = [
     {"conversations": [{"from": "human", "value": "a b"}, {"from": "gpt", "value": "c"}]},
     {"instruction": "a b", "output": "c"},
     {"instruction": "a b", "input": "", "output": "c"},
+    {"instruction": "a b", "input": None, "output": "c"},
+    {"turns": ["a b", "c"], "learn": None, "persona": None},
+    {"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}], "persona": ""},
     {"turns": ["a b", "c"]},
     {"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}]},
     {"prompt": "a b", "completion": "c"},
@@ -57,6 +60,14 @@ def test_roles_say_which_turns_are_responses_and_the_system_message_is_the_perso
     assert conversation.turns == ("one\ntwo", "three")
     assert conversation.assistant == (False, True)
     assert conversation.persona == "Be kind."
+
+
+def test_a_persona_that_says_nothing_may_stand_beside_a_system_message() -> None:
+    messages = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
+    for nothing in (None, ""):
+        assert parse_record({"messages": messages, "persona": nothing}, 2).persona == "system"
+    with pytest.raises(BadRecord, match=r'either a system message or "persona", got both'):
+        parse_record({"messages": messages, "persona": 0}, 2)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +115,13 @@ BAD_LINES = [
         b'{"conversations": [{"from": "dog", "value": "a"}]}',
         'expected "from" to be "system", "human" or "gpt"',
     ),
+    (b'{"instruction": "a", "input": 0, "output": "b"}', '"input": expected a string, got the number 0'),
+    (b'{"instruction": "a", "input": [], "output": "b"}', '"input": expected a string, got an empty list'),
+    (b'{"instruction": "a", "input": false, "output": "b"}', '"input": expected a string, got false'),
+    (b'{"turns": ["a", "b"], "persona": 0}', '"persona": expected a string, got the number 0'),
+    (b'{"turns": ["a", "b"], "learn": []}', "one flag for each of the 2 turns, got 0"),
+    (b'{"turns": ["a", "b"], "learn": 0}', 'expected "learn" to be a list of true and false, got the number 0'),
+    (b'{"prompt": "a", "completion": 0, "response": "b"}', '"completion": expected a string, got the number 0'),
     (b'{"instruction": "a"}', 'expected "output" beside "instruction"'),
     (b'{"turns": ["a", "b"], "turns": ["c", "d"]}', 'expected each key once, got "turns" twice'),
     (b'["a", NaN]', "expected JSON, got something else in column"),
@@ -191,6 +209,7 @@ def test_an_over_long_line_is_refused_by_its_number(tmp_path: Path, monkeypatch:
 
 
 FILES = {
+    "spread.csv": b"prompt,response,,\na b,c,,\nd,e,,\n",
     "a.jsonl": b'["a b", "c"]\n\n["d", "e"]\n',
     "a.json": b'[\n  ["a b", "c"],\n  {"turns": ["d", "e"]}\n]\n',
     "a.csv": b'prompt,response\r\na b,c\r\n"d","e"\r\n',
@@ -216,10 +235,19 @@ def test_every_kind_of_file_gives_the_same_conversations(tmp_path: Path, name: s
         ("a.json", b'[["a", "b"]\n["c", "d"]]', 1, "expected a comma or ]"),
         ("a.json", b'[["a", "b"],\n["c"', 2, "expected JSON up to the end of the array"),
         ("a.json", b'[["a", "b"],\n{"turns": ["c", "d"], "turns": ["e", "f"]}]', 2, 'got "turns" twice'),
+        ("a.json", b'[["a", "b"],\n{"turns": ["c", "d"],\n"x": NaN}]', 2, "JSON has no NaN"),
+        ("a.json", b'[["a", "b"],\n{"turns": ["c", "d"], "x": [-Infinity]}]', 2, "JSON has no -Infinity"),
+        ("a.json", b'[["a", "b"],\n{"turns": ["c", "d"], "x": 1e999}]', 2, "a number is too large: 1e999"),
+        ("a.jsonl", b'["a", "b"]\n{"turns": ["c", "d"], "x": NaN}', 2, "expected JSON, got something else"),
+        ("a.jsonl", b'["a", "b"]\n{"turns": ["c", "d"], "x": Infinity}', 2, "expected JSON, got something else"),
+        ("a.jsonl", b'["a", "b"]\n{"turns": ["c", "d"], "x": 1e999}', 2, "expected JSON, got something else"),
         ("a.csv", b"question,answer\na,b\n", 1, "expected the columns prompt,response or conversation_id"),
         ("a.csv", b"prompt,response\na,b\nc\n", 3, "expected 2 cells as in the header, got 1"),
         ("a.csv", b'prompt,response\n"a\nb",c\nd,\n', 4, "expected text, got an empty string"),
         ("a.csv", b'prompt,response\na,"b\n', 2, "expected a row of a table"),
+        ("a.csv", b"prompt,response,response\na,b,c\n", 1, 'expected each column once, got "response" twice'),
+        ("b.csv", b"\nconversation_id,id, id ,speaker,text\n1,2,3,A,a\n", 2, 'got "id" twice'),
+        ("a.tsv", b"prompt\tprompt\tresponse\na\tb\tc\n", 1, 'got "prompt" twice'),
         ("a.csv", b"prompt,response\na,\xff\n", 2, "expected UTF-8, got the byte 0xff in column 3"),
         ("b.csv", b"conversation_id,speaker,text\n1,A,a\n1,B,b\n2,A,c\n2,B,d\n1,A,e\n1,B,f\n", 6, "together"),
         ("a.txt", b"a\nb\n\nc\n\nd\ne\n", 4, "expected at least two turns, got only one"),

@@ -491,7 +491,7 @@ def test_repeats_are_warned_of_and_recorded(convmodel: Convmodel, tmp_path: Path
         and "valid.jsonl:1 is" in outcome.err
     )
     record = json.loads((tmp_path / "out" / "convmodel.json").read_text())["data"]
-    assert len(record["duplicates"]) == len(record["overlap"]) == 1
+    assert record["duplicates"]["count"] == record["overlap"]["count"] == 1
 
 
 def test_an_output_that_is_its_own_base_is_refused_and_kept(

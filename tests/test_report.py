@@ -102,11 +102,12 @@ def test_a_page_needs_nothing_from_outside_and_runs_nothing(tmp_path: Path) -> N
 
 
 def test_hostile_text_is_shown_and_never_obeyed_wherever_it_stands(tmp_path: Path) -> None:
+    repeat = {"where": HOSTILE, "first": HOSTILE, "exact": True}
     record = {
         "base": HOSTILE,
         "settings": {HOSTILE: HOSTILE, "a list": [HOSTILE]},
         "versions": {HOSTILE: HOSTILE},
-        "data": {"train": [HOSTILE], "duplicates": [{"where": HOSTILE, "first": HOSTILE, "exact": True}]},
+        "data": {"train": [HOSTILE], "duplicates": {"count": 1, "shown": [repeat]}},
     }
     page = page_of(
         tmp_path,
@@ -164,7 +165,11 @@ def test_values_of_a_wrong_kind_are_dashes(tmp_path: Path) -> None:
         evaluated(1, None, train_loss=None),
         {"event": "Sampled", "step": 1, "context": 3, "response": None},
         {"event": "Finished", "stopped": "done", "seconds": 1e300, "sample": 3, "portability": [1]},
-        record={"settings": 3, "data": {"train": "a", "overlap": [1]}, "versions": None},
+        record={
+            "settings": 3,
+            "data": {"train": "a", "overlap": [1], "duplicates": {"count": "a", "shown": [1, {}]}},
+            "versions": None,
+        },
     )
     assert page.holds("train loss –")
     assert "None" not in page.words

@@ -111,11 +111,40 @@ def test_a_million_lines_are_checked_in_half_a_minute_and_memory_hardly_grows(tm
             roles = [{"role": role, "content": turn} for role, turn in zip(("user", "assistant"), turns, strict=True)]
             file.write(json.dumps(turns if shape == "list" else {"messages": roles}) + "\n")
     result = measured(
-        "(lambda d: [len(d.train), len(d.valid), *map(len, d.repeats)])(read_fit_data((path,), (), None))", path
+        "(lambda d: [len(d.train), len(d.valid), *[r.count for r in d.repeats]])(read_fit_data((path,), (), None))",
+        path,
     )
     assert result["found"] == [950_000, 50_000, 0, 0]
     assert result["seconds"] < 30
     assert result["peak_bytes"] < 200e6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nearly", [False, True], ids=["exactly", "nearly"])
+def test_half_a_million_that_stand_twice_are_counted_in_half_a_minute_and_hardly_more_memory(
+    tmp_path: Path, nearly: bool
+) -> None:
+    talks = [item.turns[:2] for item in made_up_conversations(50_000, longest_turn=10)]
+    valid = tmp_path / "valid.jsonl"
+    valid.write_text('["a", "b"]\n')
+    peaks = []
+    for different in (1_000_000, 500_000):
+        path = tmp_path / f"{different}.jsonl"
+        with path.open("w") as file:
+            for number in range(1_000_000):
+                copy, place = divmod(number, different)
+                first, second = talks[place % len(talks)]
+                file.write(json.dumps([f"{place} {first.upper() if nearly and copy else first}", second]) + "\n")
+        result = measured(
+            "(lambda r: [r[0].count, len(r[0].shown), r[1].count])"
+            f"(read_fit_data((path,), ({str(valid)!r},), None).repeats)",
+            path,
+        )
+        twice = 1_000_000 - different
+        assert result["found"] == [twice, min(twice, 1000), 0]
+        assert result["seconds"] < 30
+        peaks.append(result["peak_bytes"])
+    assert peaks[1] < peaks[0] + 30e6
 
 
 @pytest.mark.slow

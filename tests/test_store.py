@@ -199,10 +199,37 @@ def test_repeats_of_a_run_are_counted_with_both_places_warned_of_and_recorded(
     assert outcome.code == 0
     assert "stand twice in TRAIN: 4 (" in outcome.err and "so that its figures are too good: 5 (" in outcome.err
     record = json.loads((tmp_path / "out" / "convmodel.json").read_text())["data"]
-    assert record["duplicates"] == [
-        {"where": f"{train}:{21 + number}", "first": f"{train}:{1 + number}", "exact": True} for number in range(4)
-    ]
+    four = [{"where": f"{train}:{21 + number}", "first": f"{train}:{1 + number}", "exact": True} for number in range(4)]
+    assert record["duplicates"] == {"count": 4, "shown": four}
     pairs = [(2, 11, True), (3, 12, True), (4, 13, True), (5, 8, False), (6, 9, False)]
-    assert record["overlap"] == [
-        {"where": f"{valid}:{line}", "first": f"{train}:{first}", "exact": exact} for line, first, exact in pairs
-    ]
+    five = [{"where": f"{valid}:{line}", "first": f"{train}:{first}", "exact": exact} for line, first, exact in pairs]
+    assert record["overlap"] == {"count": 5, "shown": five}
+
+
+def test_many_repeats_are_all_counted_and_a_thousand_of_each_kind_recorded(
+    convmodel: Convmodel, tmp_path: Path
+) -> None:
+    train = write_jsonl(tmp_path / "train.jsonl", [*TALKS, *[TALKS[0]] * 1500])
+    valid = write_jsonl(tmp_path / "valid.jsonl", [TALKS[1]] * 1200)
+    fit = ["fit", train, valid, "-o", "out", "--max-steps", "1", "--eval-batches", "1", "--vocab-size", "300"]
+    outcome = convmodel(*fit, "--dry-run")
+    assert "duplicates in TRAIN   1,500\n" in outcome.out and "VALID in TRAIN        1,200\n" in outcome.out
+    assert "... and 1,480 more (--json lists 1,000)" in outcome.out
+    outcome = convmodel(*fit)
+    assert "stand twice in TRAIN: 1,500 (" in outcome.err and "so that its figures are too good: 1,200 (" in outcome.err
+    record = json.loads((tmp_path / "out" / "convmodel.json").read_text())["data"]
+    assert [record[name]["count"] for name in ("duplicates", "overlap")] == [1500, 1200]
+    assert [len(record[name]["shown"]) for name in ("duplicates", "overlap")] == [1000, 1000]
+    assert record["duplicates"]["shown"][999]["where"] == f"{train}:1006"
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert ": 1,500</summary>" in page and "and 1,480 more; convmodel.json lists 1,000" in page
+
+
+def test_of_keys_that_texts_share_each_text_has_its_own_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convmodel_cli.data.store.loose_key", lambda _: 1)
+    texts = ["a", "b", "c", "B", "a", "c", "b"]
+    said = [Conversation((text, "x"), file="t", line=line) for line, text in enumerate(texts, 1)]
+    found = [(repeat.where, repeat.first, repeat.exact) for repeat in find_duplicates(said)]
+    assert found == [("t:4", "t:2", False), ("t:5", "t:1", True), ("t:6", "t:3", True), ("t:7", "t:2", True)]
+    overlap = [(repeat.first, repeat.exact) for repeat in find_overlap(said[:4], [said[6], said[4], said[3]])]
+    assert overlap == [("t:2", True), ("t:1", True), ("t:4", True)]

@@ -8,7 +8,7 @@ import typer
 
 from convmodel_cli import __version__
 from convmodel_cli.answer_settings import ChatSettings, GenerationSettings, ResponseSettings, SamplingSettings
-from convmodel_cli.cli.config import Command, use_model_folder
+from convmodel_cli.cli.config import Command, Sources, use_model_folder
 from convmodel_cli.cli.options import takes_settings
 from convmodel_cli.settings import (
     ComputeSettings,
@@ -95,6 +95,7 @@ def fit(
     training: TrainingSettings,
     compute: ComputeSettings,
     screen: ScreenSettings,
+    sources: Sources,
     train: Annotated[
         str | None, typer.Argument(help="Conversations to train on, JSON Lines; - is standard input.")
     ] = None,
@@ -123,7 +124,7 @@ def fit(
     """
     from convmodel_cli.workflows.fit import FitRequest
 
-    request = FitRequest(_files(train, more_train), _files(valid, more_valid), base, output)
+    request = FitRequest(_files(train, more_train), _files(valid, more_valid), base, output, sources)
     _fit(request, run, training, compute, screen)
 
 
@@ -153,8 +154,7 @@ def eval_(
     data: Annotated[str | None, typer.Argument(help="Conversations to measure on, JSON Lines.")] = None,
     model: Model = "./model",
     probes: Annotated[
-        str | None,
-        _file("--probes", help="Contexts with known answers, to see what the model remembers."),
+        str | None, _file("--probes", help="Contexts with known answers, to see what the model remembers.")
     ] = None,
 ) -> None:
     """Measure a model: loss, perplexity, bits per byte, probes.
@@ -180,10 +180,7 @@ def generate(
     screen: ScreenSettings,
     turns: Annotated[list[str] | None, typer.Argument(help="The turns of one context, oldest first.")] = None,
     model: Model = "./model",
-    input: Annotated[
-        str | None,
-        _file("--input", "-i", help="A file of contexts, or - for standard input."),
-    ] = None,
+    input: Annotated[str | None, _file("--input", "-i", help="A file of contexts, or - for standard input.")] = None,
     choices: Annotated[
         str | None,
         _file("--choices", help="Rank the responses in this file instead of writing one."),

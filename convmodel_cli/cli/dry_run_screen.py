@@ -76,12 +76,13 @@ def _figures(plan: Planned) -> dict[str, str]:
     }
 
 
-def _repeats(name: str, repeats: tuple[Any, ...]) -> Iterator[Text]:
-    yield _row(name, f"{len(repeats):,}")
-    for repeat in repeats[:_REPEATS_SHOWN]:
+def _repeats(name: str, repeats: Any) -> Iterator[Text]:
+    yield _row(name, f"{repeats.count:,}")
+    for repeat in repeats.shown[:_REPEATS_SHOWN]:
         yield Text(f"    {one_line(repeat.where)} {'is' if repeat.exact else 'is nearly'} {one_line(repeat.first)}")
-    if len(repeats) > _REPEATS_SHOWN:
-        yield Text(f"    ... and {len(repeats) - _REPEATS_SHOWN:,} more (--json lists all)")
+    if repeats.count > _REPEATS_SHOWN:
+        more = f"{repeats.count - _REPEATS_SHOWN:,} more (--json lists {len(repeats.shown):,})"
+        yield Text(f"    ... and {more}")
 
 
 def _token_rows(tokens: tuple[TokenShown, ...], width: int) -> Iterator[Text]:

@@ -9,7 +9,7 @@
     {"prompt": "Hello", "completion": "Hi there"}                     one pair; "response" is accepted too
     {"instruction": "Add.", "input": "1 2", "output": "3"}            one pair; "input" may be missing
 
-`"learn"` (a flag per turn) and `"persona"` may stand beside any of them.
+`"learn"` (a flag per turn) and `"persona"` may stand beside any of them. An optional key may be null, or "" for a text.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _parse_instruction(record: dict[str, Any], min_turns: int) -> Conversation:
     if "output" not in record:
         raise BadRecord(f'expected "output" beside "instruction", got {describe(record)}')
     prompt = _turn(record["instruction"], '"instruction"')
-    if record.get("input"):
+    if _says(record, "input"):
         prompt += "\n" + _turn(record["input"], '"input"')
     turns = [prompt, _turn(record["output"], '"output"')]
     return _conversation(turns, '"instruction"', record, min_turns, assistant=(False, True))
@@ -116,7 +116,7 @@ def _parse_said(parts: Any, what: str, who: str, text: str, record: dict[str, An
         if role is None:
             raise BadRecord(f'{what} {number}: expected "{who}" to be {_KNOWN_ROLES[who]}, got {describe(name)}')
     system = [content for role, (_, content) in zip(roles, said, strict=True) if role == "system"]
-    if system and "persona" in record:
+    if system and _says(record, "persona"):
         raise BadRecord('expected either a system message or "persona", got both')
     spoken = [(str(role), content) for role, (_, content) in zip(roles, said, strict=True) if role != "system"]
     speakers, turns = _join_runs(spoken)
@@ -218,8 +218,12 @@ def _learn_flags(record: dict[str, Any], num_turns: int) -> tuple[bool, ...] | N
 
 
 def _persona(record: dict[str, Any]) -> str:
-    persona = record.get("persona")
-    return "" if persona is None else _turn(persona, '"persona"')
+    return _turn(record["persona"], '"persona"') if _says(record, "persona") else ""
+
+
+def _says(record: dict[str, Any], key: str) -> bool:
+    """Whether there is more at an optional key than null or an empty string, which may be an empty cell of a table."""
+    return record.get(key) not in (None, "")
 
 
 def to_record(conversation: Conversation) -> Any:

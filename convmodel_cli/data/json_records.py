@@ -1,12 +1,13 @@
-"""JSON -> records, strictly: each key once, and where it stops being JSON."""
+"""JSON -> records, strictly: each key once, finite numbers, and where it stops being JSON."""
 
 from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import orjson
 
@@ -53,7 +54,18 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-_STRICT = json.JSONDecoder(object_pairs_hook=_without_duplicates)
+def _no_number(name: str) -> NoReturn:
+    raise BadRecord(f"JSON has no {name}")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise BadRecord(f"a number is too large: {text[:40]}")
+    return value
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_no_number, parse_float=_finite)
 
 
 def read_json_array(stream: IO[bytes], counts: Counts) -> Iterator[tuple[int, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -24,18 +25,21 @@ def _read_table(stream: IO[bytes], counts: lines.Counts, delimiter: str) -> Reco
     """Rows of `prompt,response`, or of `conversation_id,speaker,text` with the rows of a conversation together."""
     rows = _rows(stream, counts, delimiter)
     try:
-        _, header = next(rows)
+        line, header = next(rows)
     except StopIteration:
         return
     columns = [] if isinstance(header, BadRecord) else [name.strip() for name in header]
-    if {"conversation_id", "speaker", "text"} <= set(columns):
+    twice = [name for name, count in Counter(columns).items() if name and count > 1]  # spreadsheets have nameless ones
+    if twice:
+        yield line, BadRecord(f'expected each column once, got "{twice[0]}" twice')
+    elif {"conversation_id", "speaker", "text"} <= set(columns):
         yield from _grouped(rows, columns)
     elif "prompt" in columns and ("response" in columns or "completion" in columns):
         for number, row in rows:
             yield number, row if isinstance(row, BadRecord) else _named(row, columns)
     else:
         found = ", ".join(columns) or "none"
-        yield 1, BadRecord(f"expected the columns prompt,response or conversation_id,speaker,text, got {found}")
+        yield line, BadRecord(f"expected the columns prompt,response or conversation_id,speaker,text, got {found}")
 
 
 def _rows(stream: IO[bytes], counts: lines.Counts, delimiter: str) -> Records:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from convmodel_cli.data.conversations import FileReport, count_different, hold_out, read_good_into, read_into
-from convmodel_cli.data.duplicates import Repeat, find_duplicates, find_overlap
+from convmodel_cli.data.duplicates import Repeats, find_duplicates, find_overlap, gather
 from convmodel_cli.data.encoding import learned_turns
 from convmodel_cli.data.lines import shown_name
 from convmodel_cli.data.store import Conversations
@@ -37,9 +37,9 @@ class FitData:
     files: tuple[FileReport, ...]
 
     @cached_property
-    def repeats(self) -> tuple[list[Repeat], list[Repeat]]:
+    def repeats(self) -> tuple[Repeats, Repeats]:
         """(conversations that stand twice in train, those of valid that are in train too)"""
-        return list(find_duplicates(self.train)), list(find_overlap(self.train, self.valid))
+        return gather(find_duplicates(self.train)), gather(find_overlap(self.train, self.valid))
 
 
 def sample_file(name: str) -> Path:
@@ -85,23 +85,26 @@ def _hold_out(conversations: Conversations, notes: list[Note]) -> tuple[Conversa
     return train, valid
 
 
-def notes_on_repeats(duplicates: list[Repeat], overlap: list[Repeat]) -> Iterator[Note]:
+def notes_on_repeats(duplicates: Repeats, overlap: Repeats) -> Iterator[Note]:
     """What the user should know of conversations that stand more than once."""
-    if duplicates:
-        yield Note(f"conversations that stand twice in TRAIN: {len(duplicates):,} ({_shown(duplicates)})", warning=True)
-    if overlap:
+    if duplicates.count:
         yield Note(
-            f"conversations of VALID that are in TRAIN too, so that its figures are too good: {len(overlap):,} "
+            f"conversations that stand twice in TRAIN: {duplicates.count:,} ({_shown(duplicates)})", warning=True
+        )
+    if overlap.count:
+        yield Note(
+            f"conversations of VALID that are in TRAIN too, so that its figures are too good: {overlap.count:,} "
             f"({_shown(overlap)})",
             warning=True,
         )
 
 
-def _shown(repeats: list[Repeat]) -> str:
+def _shown(repeats: Repeats) -> str:
     pairs = [
-        f"{repeat.where} {'is' if repeat.exact else 'is nearly'} {repeat.first}" for repeat in repeats[:_REPEATS_SHOWN]
+        f"{repeat.where} {'is' if repeat.exact else 'is nearly'} {repeat.first}"
+        for repeat in repeats.shown[:_REPEATS_SHOWN]
     ]
-    return ", ".join(pairs) + (", …" if len(repeats) > len(pairs) else "")
+    return ", ".join(pairs) + (", …" if repeats.count > len(pairs) else "")
 
 
 def check_learned(data: FitData, learn: str) -> None:

@@ -37,8 +37,8 @@ def dry_run(
     yield Planned(
         files=data.files,
         test_conversations=len(data.test),
-        duplicates=tuple(duplicates),
-        overlap=tuple(overlap),
+        duplicates=duplicates,
+        overlap=overlap,
         run=describe_run(model, plan, compute, request.output, data),
         valid_sequences=0 if plan.valid is None else len(plan.valid),
         cut_conversations=plan.train.num_cut,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,12 +38,13 @@ FitEvent = Note | Started | Resumed | Progress
 
 @dataclass(frozen=True, slots=True)
 class FitRequest:
-    """The nouns of a run: files, base and output."""
+    """The nouns of a run: files, base and output; and `sources`, where each setting came from, as far as is known."""
 
     train: tuple[str, ...] = ()
     valid: tuple[str, ...] = ()
     base: str = "new-tiny"
     output: str = "model"
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def fit(
@@ -80,7 +81,7 @@ def fit(
         plan=plan,
         compute=compute,
         state=RunState(since=started),
-        record=run_record(request.base, data, plan, training, compute, model),
+        record=run_record(request.base, request.sources, data, plan, run, training, compute, model),
         folder=folder,
         settings=run,
         where=data.train.where,

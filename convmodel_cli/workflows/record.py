@@ -16,7 +16,7 @@ from convmodel_cli.data.conversations import digest
 from convmodel_cli.errors import ModelError
 from convmodel_cli.escaping import to_json
 from convmodel_cli.events import Finished, Sampled
-from convmodel_cli.settings import TrainingSettings
+from convmodel_cli.settings import RunSettings, TrainingSettings
 from convmodel_cli.storage import replace_file, storing
 from convmodel_cli.workflows.data import SAMPLE_SHOWN, FitData
 from convmodel_cli.workflows.plan import RunPlan, resolved_settings
@@ -42,13 +42,23 @@ class RunRecord:
 
 
 def run_record(
-    base: str, data: FitData, plan: RunPlan, training: TrainingSettings, compute: Compute, model: LanguageModel
+    base: str,
+    sources: Mapping[str, str],
+    data: FitData,
+    plan: RunPlan,
+    run: RunSettings,
+    training: TrainingSettings,
+    compute: Compute,
+    model: LanguageModel,
 ) -> dict[str, Any]:
-    """What convmodel.json says of this run."""
+    """What convmodel.json says of this run; `settings` are all that another run needs to be the same."""
     duplicates, overlap = data.repeats
+    machine = {"device": compute.device.type, "precision": compute.precision, "threads": compute.threads}
+    settings = {**resolved_settings(plan, training), "split": run.split, "skip_bad": run.skip_bad, **machine}
     return {
         "base": base,
-        "settings": resolved_settings(plan, training),
+        "settings": settings,
+        "sources": {name: sources[name] for name in settings if name in sources},
         "data": {
             "train": list(data.sources),
             "valid": [file.file for file in data.files[len(data.sources) :]],
@@ -59,12 +69,10 @@ def run_record(
             "valid_sha256": digest(data.valid),
             "train_sequences": len(plan.train),
             "train_targets": plan.train.num_targets,
-            "duplicates": [asdict(repeat) for repeat in duplicates],
-            "overlap": [asdict(repeat) for repeat in overlap],
+            "duplicates": asdict(duplicates),
+            "overlap": asdict(overlap),
         },
-        "device": compute.device.type,
-        "precision": compute.precision,
-        "threads": compute.threads,
+        **machine,
         "processor": compute.processor,
         "parameters": model.num_parameters,
         "max_context": plan.max_context,

@@ -14,8 +14,8 @@ from convmodel_cli.workflows.record import read_content, surroundings
 from convmodel_cli.workflows.run_folder import EVENTS
 from convmodel_cli.workflows.state import RunState
 
-# These decide when a run ends and what it shows, not what it learns.
-_FREE_TO_CHANGE = ("max_time", "sample")
+# These decide when a run ends and what it shows, not what it learns; the last two are seen in its data.
+_FREE_TO_CHANGE = ("max_time", "sample", "split", "skip_bad")
 # With another of these the losses of before and after cannot be compared.
 _MEASURE = ("VALID", "--learn", "--max-length", "--speaker-ids", "--eval-batches")
 # With another of these the sequences of an epoch, or their order, are others.

@@ -49,7 +49,7 @@ def summarize(history: History, record: Fields, broke_off: str) -> Fields:
         "settings": _part(record, "settings"),
         "data": data,
         "sources": _texts(data.get("train")),
-        "repeats": [(name, rows) for name in ("duplicates", "overlap") if (rows := _repeats(data.get(name)))],
+        "repeats": [(name, *found) for name in ("duplicates", "overlap") if (found := _repeats(_part(data, name)))[1]],
         "most_repeats": _MOST_REPEATS,
         "notes": history.notes,
         "versions": {name: record[name] for name in ("convmodel",) if name in record} | _part(record, "versions"),
@@ -65,8 +65,11 @@ def _texts(value: object) -> list[str]:
     return [str(text) for text in value] if isinstance(value, list) else []
 
 
-def _repeats(value: object) -> list[Fields]:
-    return [repeat for repeat in value if isinstance(repeat, dict)] if isinstance(value, list) else []
+def _repeats(found: Fields) -> tuple[float, list[Fields]]:
+    """(how many there are, those that the record lists)"""
+    listed = found.get("shown")
+    rows = [repeat for repeat in listed if isinstance(repeat, dict)] if isinstance(listed, list) else []
+    return number(found.get("count")) or len(rows), rows
 
 
 def _state(history: History, broke_off: str) -> tuple[str, str]:
