@@ -53,7 +53,10 @@ def write_conversations(path: Path, conversations: Sequence[Conversation]) -> st
 
 
 def small_llama(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-    """A Llama of 2 layers, 64 wide, with random weights that are large enough for outputs to differ clearly."""
+    """A Llama of 2 layers, 64 wide, with random weights that are large enough for outputs to differ clearly.
+
+    As with many of its kind the end of a text is the padding too.
+    """
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -64,6 +67,7 @@ def small_llama(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
         num_attention_heads=4,
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
     )
     network = LlamaForCausalLM(config)
     with torch.no_grad():

@@ -255,3 +255,13 @@ def test_every_parameter_is_trained_by_exactly_one_optimizer(tiny: LanguageModel
     optimizers = build_optimizers(tiny, optimization(1, optimizer=name))
     trained = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     assert sorted(trained) == sorted(id(parameter) for parameter in tiny.network.parameters())
+
+
+def test_the_sep_token_is_learned_where_it_is_the_padding_too(any_model: LanguageModel, compute: Compute) -> None:
+    """Embeddings of transformers get no gradient for their padding."""
+    sequences = encoded(any_model, made_up_conversations(4))
+    every_one = np.ones(len(sequences), np.bool_)
+    accumulate_gradients(any_model, micro_batches(sequences, np.arange(len(sequences)), every_one, 100_000), compute)
+    embeddings = any_model.network.get_input_embeddings().weight
+    assert isinstance(embeddings.grad, torch.Tensor)
+    assert float(embeddings.grad[any_model.sep_id].norm()) > 0

@@ -148,9 +148,12 @@ def target_losses(model: LanguageModel, batch: MicroBatch) -> Tensor:
 
 
 def prepare_network(network: PreTrainedModel) -> None:
-    """Swap in faster kernels of the same functions, and switch dropout off until a run sets it."""
+    """Swap in faster kernels of the same functions, learn every token, and switch dropout off until a run sets it."""
     use_fast_attention(network)
     _use_fused_activations(network)
+    # No gradient comes to the padding's embedding, and where padding and sep are one token it is the sep's.
+    embeddings: Any = network.get_input_embeddings()
+    embeddings.padding_idx = None
     network.eval()
 
 
