@@ -71,7 +71,7 @@ def small_llama(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
     )
     network = LlamaForCausalLM(config)
     with torch.no_grad():
-        network.model.embed_tokens.weight.mul_(10)
+        network.model.embed_tokens.weight.normal_(0, 0.2)  # the padding's too, which would be 0
         network.lm_head.weight.mul_(10)
     return network
 
