@@ -72,7 +72,6 @@ def run_record(
             "duplicates": asdict(duplicates),
             "overlap": asdict(overlap),
         },
-        **machine,
         "processor": compute.processor,
         "parameters": model.num_parameters,
         "max_context": plan.max_context,

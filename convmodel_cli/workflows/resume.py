@@ -105,7 +105,6 @@ def identity(record: Mapping[str, Any]) -> dict[str, str]:
         "VALID": f"{data['valid_conversations']:,} conversations, SHA-256 {data['valid_sha256'][:12]}",
         "--base": record["base"],
         **settings,
-        **{f"--{name}": str(record[name]) for name in ("device", "precision", "threads")},
     }
 
 
