@@ -126,7 +126,7 @@ class TrainingSettings:
         "auto", "auto: muon for new models (AdamW for embeddings and vectors), adamw for pretrained ones."
     )
     schedule: Literal["cosine", "linear", "constant"] = knob("linear", "How the learning rate falls after warm-up.")
-    warmup: float = knob(0.05, "Fraction of the run during which the learning rate rises.", at_least=0, at_most=1)
+    warmup: float = knob(0.1, "Fraction of the run during which the learning rate rises.", at_least=0, at_most=1)
     weight_decay: float = knob(0.01, "Weight decay of the matrices.", at_least=0)
     clip: float = knob(1.0, "Largest norm of the gradient; 0 switches clipping off.", at_least=0)
     dropout: float | None = knob(
