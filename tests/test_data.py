@@ -404,3 +404,19 @@ def test_a_file_in_utf_16_is_refused_line_by_line_without_a_run(convmodel: Convm
     assert f"error: {path}:1: expected UTF-8, got the byte 0xff in column 1" in outcome.err
     assert "0 good" in outcome.err and "Traceback" not in outcome.err
     assert not (tmp_path / "model").exists()
+
+
+def test_keys_that_are_not_read_are_named_and_misspelt_ones_first(convmodel: Convmodel, tmp_path: Path) -> None:
+    records: list[dict[str, object]] = [{"turns": ["a", "b"], "id": number, "persona": ""} for number in range(30)]
+    records[7]["lern"] = [False, True]
+    records[8] = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "turns": None}
+    path = tmp_path / "keys.jsonl"
+    del records[8]["turns"]
+    records[9] |= {"prompt": "a"}  # as data sets have it that say the same in two ways
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    outcome = convmodel("fit", str(path), "--dry-run", "--vocab-size", "300")
+    told = " ".join(outcome.err.split())
+    assert "keys that are not read: lern (1; did you mean learn?), id (29), prompt (1)" in told
+    plain = tmp_path / "plain.jsonl"
+    plain.write_text('["a", "b"]\n{"prompt": "a", "response": "b", "learn": [false, true]}\n' * 20)
+    assert "not read" not in convmodel("fit", str(plain), "--dry-run", "--vocab-size", "300").err

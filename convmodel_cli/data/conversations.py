@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convmodel_cli.data.files import iter_parsed
-from convmodel_cli.data.formats import Conversation, parse_record, shape_of
+from convmodel_cli.data.formats import Conversation, parse_record, shape_of, unread_keys
 from convmodel_cli.data.json_records import ARRAY_BEGINS
 from convmodel_cli.data.lines import Counts, Place, Problem, shown_name
 from convmodel_cli.data.store import Conversations, as_record, in_store
@@ -22,6 +22,7 @@ from convmodel_cli.errors import DataError
 
 Record = TypeVar("Record")
 _EXAMPLE = 'write each conversation on one line, like ["Hello", "Hi there"]'
+_MOST_UNREAD = 100
 _NAME_IT_JSON = "a JSON array that goes over several lines belongs into a file named .json"
 
 
@@ -30,7 +31,8 @@ class FileReport:
     """What was found in a file, each figure counted by itself.
 
     In JSON Lines `accepted + rejected + blank` is `lines`; elsewhere a conversation may have several lines.
-    `shapes` says how many of the accepted ones have each shape, the most frequent first.
+    `shapes` says how many of the accepted ones have each shape, the most frequent first, and `unread` how many have
+    a key by which nothing is meant.
     """
 
     file: str
@@ -39,6 +41,7 @@ class FileReport:
     accepted: int
     rejected: int
     shapes: tuple[tuple[str, int], ...]
+    unread: tuple[tuple[str, int], ...] = ()
 
 
 def read_conversations(path: str) -> Conversations:
@@ -58,14 +61,14 @@ def read_into(conversations: Conversations, path: str) -> FileReport:
 
 def read_good_into(conversations: Conversations, path: str) -> tuple[FileReport, Texts]:
     """Append the good conversations of a file and say what is wrong with the others; raises DataError if none is."""
-    counts, shapes = Counts(), Counter[str]()
+    counts, shapes, unread = Counts(), Counter[str](), Counter[str]()
     before = len(conversations)
-    problems = _sort(_iter_counted(path, 2, False, counts, shapes), conversations.append)
+    problems = _sort(_iter_counted(path, 2, False, counts, shapes, unread), conversations.append)
     accepted = len(conversations) - before
     if not accepted:
         raise _bad_lines(path, problems, 0, _EXAMPLE) if problems else _empty(path, "conversations", _EXAMPLE)
-    found = tuple(shapes.most_common())
-    return FileReport(shown_name(path), counts.lines, counts.blank, accepted, len(problems), found), problems
+    found = tuple(shapes.most_common()), tuple(unread.most_common())
+    return FileReport(shown_name(path), counts.lines, counts.blank, accepted, len(problems), *found), problems
 
 
 def collect(path: str, records: Iterable[Record | Problem], what: str, example: str) -> list[Record]:
@@ -103,15 +106,18 @@ def _bad_lines(path: str, problems: Texts, accepted: int, example: str) -> DataE
 
 def iter_conversations(path: str, min_turns: int = 2, text_too: bool = False) -> Iterator[Conversation | Problem]:
     """One conversation or problem for each record of the file, in its order."""
-    return _iter_counted(path, min_turns, text_too, Counts(), Counter())
+    return _iter_counted(path, min_turns, text_too, Counts(), Counter(), Counter())
 
 
 def _iter_counted(
-    path: str, min_turns: int, text_too: bool, counts: Counts, shapes: Counter[str]
+    path: str, min_turns: int, text_too: bool, counts: Counts, shapes: Counter[str], unread: Counter[str]
 ) -> Iterator[Conversation | Problem]:
     def parse(place: Place, record: Any) -> Conversation:
         bare = parse_record(record, min_turns)
         shapes[shape_of(record)] += 1
+        for key in unread_keys(record):
+            if key in unread or len(unread) < _MOST_UNREAD:
+                unread[key] += 1
         return Conversation(bare.turns, bare.assistant, bare.learn, bare.persona, place.file, place.line)
 
     return iter_parsed(path, parse, counts, text_too)

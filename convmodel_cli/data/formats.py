@@ -23,6 +23,8 @@ from typing import Any
 from convmodel_cli.data.wording import describe
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+OPTIONAL_KEYS = ("learn", "persona")
+_BESIDE = {"instruction": ("input", "output"), "prompt": ("completion", "response")}
 _TURNS, _SPEAKERS = "a list of turns", "a list of speakers"
 
 
@@ -71,6 +73,14 @@ def parse_record(record: Any, min_turns: int) -> Conversation:
         if key in record:
             return parse(record, min_turns)
     raise BadRecord(f"expected {_TURNS} or an object with {_known_keys()}, got {describe(record)}")
+
+
+def unread_keys(record: Any) -> set[str]:
+    """The keys of a record that was parsed by which nothing is meant."""
+    if not isinstance(record, dict):
+        return set()
+    shape = next(key for key in _SHAPES if key in record)
+    return set(record) - {"", shape, *OPTIONAL_KEYS, *_BESIDE.get(shape, ())}
 
 
 def _known_keys() -> str:
@@ -190,7 +200,8 @@ def _conversation(
     if len(checked) < min_turns:
         found = "an empty list" if not checked else "only one"
         raise BadRecord(f"expected at least {'two turns' if min_turns == 2 else 'one turn'}, got {found}")
-    return Conversation(checked, assistant, _learn_flags(record, len(checked)), _persona(record))
+    persona = _turn(record["persona"], '"persona"') if _says(record, "persona") else ""
+    return Conversation(checked, assistant, _learn_flags(record, len(checked)), persona)
 
 
 def _turn(turn: Any, what: str) -> str:
@@ -215,10 +226,6 @@ def _learn_flags(record: dict[str, Any], num_turns: int) -> tuple[bool, ...] | N
     if len(flags) != num_turns:
         raise BadRecord(f'expected "learn" to have one flag for each of the {num_turns} turns, got {len(flags)}')
     return tuple(flags)
-
-
-def _persona(record: dict[str, Any]) -> str:
-    return _turn(record["persona"], '"persona"') if _says(record, "persona") else ""
 
 
 def _says(record: dict[str, Any], key: str) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
 from convmodel_cli.data.conversations import FileReport, count_different, hold_out, read_good_into, read_into
 from convmodel_cli.data.duplicates import Repeats, find_duplicates, find_overlap, gather
 from convmodel_cli.data.encoding import learned_turns
+from convmodel_cli.data.formats import OPTIONAL_KEYS
 from convmodel_cli.data.lines import shown_name
 from convmodel_cli.data.store import Conversations
 from convmodel_cli.errors import DataError, UsageError
@@ -19,6 +21,8 @@ from convmodel_cli.settings import parse_split
 _HELD_OUT = 0.05
 _ENOUGH_TO_HOLD_OUT = 20
 _REPEATS_SHOWN = 5
+_KEYS_SHOWN = 8
+_ALIKE = 0.75
 SAMPLE_SHOWN = "the packaged sample"
 
 
@@ -116,13 +120,28 @@ def check_learned(data: FitData, learn: str) -> None:
 
 def _read(conversations: Conversations, path: str, skip_bad: bool, notes: list[Note]) -> FileReport:
     """Append what a file holds."""
-    if not skip_bad:
-        return read_into(conversations, path)
-    report, problems = read_good_into(conversations, path)
-    if problems:
-        found = f"{report.rejected:,} bad skipped, {report.accepted:,} good, {report.blank:,} blank"
-        notes.append(Note(f"{report.file}: {found}", warning=True, items=tuple(problems)))
+    if skip_bad:
+        report, problems = read_good_into(conversations, path)
+        if problems:
+            found = f"{report.rejected:,} bad skipped, {report.accepted:,} good, {report.blank:,} blank"
+            notes.append(Note(f"{report.file}: {found}", warning=True, items=tuple(problems)))
+    else:
+        report = read_into(conversations, path)
+    notes.extend(_notes_on_keys(report))
     return report
+
+
+def _notes_on_keys(report: FileReport) -> Iterator[Note]:
+    """Name the keys that nothing is meant by: one of them may be a misspelt `learn`."""
+    meant = {key: get_close_matches(key, OPTIONAL_KEYS, 1, _ALIKE) for key, _ in report.unread}
+    listed = [
+        f"{key} ({count:,}" + (f"; did you mean {meant[key][0]}?)" if meant[key] else ")")
+        for key, count in sorted(report.unread, key=lambda unread: not meant[unread[0]])
+    ]
+    if listed:
+        more = ", …" if len(listed) > _KEYS_SHOWN else ""
+        text = f"{report.file}: keys that are not read: {', '.join(listed[:_KEYS_SHOWN])}{more}"
+        yield Note(text, warning=any(meant.values()))
 
 
 def _split(
