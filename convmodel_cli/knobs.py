@@ -40,6 +40,7 @@ def option_name(setting: Field[Any]) -> str:
     return "--" + setting.name.replace("_", "-")
 
 
+_LARGEST = 2**53 - 1  # what JSON holds exactly
 _YES, _NO = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
 
 
@@ -141,6 +142,8 @@ def _check_number(setting: Field[Any], value: float) -> None:
         wanted.append(f"a number above {limits['above']:g}")
     if not math.isfinite(value):
         wanted.append("a finite number")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        wanted.append(f"at most {_LARGEST}")
     if limits["at_most"] is not None and not value <= limits["at_most"]:
         wanted.append(f"at most {limits['at_most']}")
     if wanted:

@@ -357,3 +357,16 @@ def test_a_model_in_the_home_of_nobody_is_a_usage_error(convmodel: Convmodel) ->
         outcome = convmodel(command, "-m", "~no-such-user/model")
         assert outcome.code == 2
         assert "expected somebody's home, got ~no-such-user" in outcome.err
+
+
+def test_what_stands_beside_settings_is_refused(convmodel: Convmodel, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("settings:\n  epochs: 3\nbatch_size: 99\n")
+    outcome = convmodel("fit", "--config", "a.yaml", "--print-config")
+    assert outcome.code == 2 and "a.yaml: batch_size stands beside settings, where it is not read" in outcome.err
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--max-steps", "--batch-size", "--patience", "--threads", "--seed"])
+def test_numbers_beyond_all_measure_are_refused(convmodel: Convmodel, tmp_path: Path, option: str) -> None:
+    data = write_jsonl(tmp_path / "data.jsonl", TALKS)
+    outcome = convmodel("fit", data, option, "99999999999999999999")
+    assert outcome.code == 2 and f"{option}: expected at most" in outcome.err

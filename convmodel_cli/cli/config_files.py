@@ -15,6 +15,9 @@ from convmodel_cli.errors import UsageError
 from convmodel_cli.escaping import to_json
 from convmodel_cli.knobs import expected, is_value_of, takes_list
 
+# What a run's convmodel.json holds.
+_OF_RECORD = {"convmodel", "versions", "base", "settings", "sources", "data", "processor", "parameters", "max_context"}
+_OF_RECORD |= {"best", "changes", "finished", "device", "precision", "threads"}
 # A list of files in a config is a positional argument and repeated options on the command line.
 _LISTS = {"train": "more_train", "valid": "more_valid"}
 _SHOWN_CHARACTERS = 60
@@ -107,6 +110,8 @@ def _check_once(names: Iterable[tuple[str, str]]) -> None:
 
 def _of_record(record: dict[str, Any], path: str) -> dict[str, Any]:
     """The settings of a run with its base and files; those of the packaged sample go without saying."""
+    if strangers := sorted(record.keys() - _OF_RECORD):
+        raise UsageError(f"{path}: {strangers[0]} stands beside settings, where it is not read", "put it among them")
     nouns = {"base": record.get("base")}
     data = record.get("data") or {}
     if not isinstance(data, dict):
