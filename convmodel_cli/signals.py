@@ -12,7 +12,7 @@ from types import FrameType
 
 from convmodel_cli.errors import Stopped
 
-EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
+EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 75}
 
 
 class StopRequest:

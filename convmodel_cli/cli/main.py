@@ -52,6 +52,7 @@ def run(arguments: list[str]) -> int:
 _TyperUsageError: Any = typer.BadParameter.__base__
 
 
+_OF_FIT = "CONVMODEL_FIT_"
 _FP16 = "fp16 overflows without scaling the loss; bf16 is as small and as fast, and has the range of fp32"
 
 
@@ -79,7 +80,9 @@ def _fail(error: ConvmodelError, arguments: list[str]) -> int:
 
 def _resume_command(arguments: list[str]) -> str:
     words = [word for word in arguments if word not in ("--overwrite", "--resume")]
-    return shlex.join(["convmodel", *words, "--resume"])
+    said = [f"{name}={shlex.quote(value)}" for name, value in sorted(os.environ.items()) if name.startswith(_OF_FIT)]
+    again = ["<", "THE-SAME-DATA"] if "-" in words else []
+    return " ".join([*said, shlex.join(["convmodel", *words, "--resume"]), *again])
 
 
 def _screen_settings(arguments: list[str]) -> ScreenSettings:
