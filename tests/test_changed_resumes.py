@@ -27,6 +27,7 @@ from helpers import weights_digest
 
 STEP = "convmodel_cli.model.training:accumulate_gradients"
 ALLOWED = ["--resume", "--allow-changes"]
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_steps_may_change_in_size_anywhere_and_each_epoch_is_still_whole() -> No
 
 @pytest.mark.parametrize(
     ("size", "steps"),
-    [("10", 27 + 2 + 4), ("3", 27 + 4 + 14), ("40", 27 + 1 + 1)],
+    [("10", 27 + 2 + 4), pytest.param("3", 27 + 4 + 14, marks=SLOW), pytest.param("40", 27 + 1 + 1, marks=SLOW)],
 )
 def test_a_run_that_goes_on_in_steps_of_another_size_learns_every_token_of_its_epochs(
     server: Server, folder: Path, size: str, steps: int
@@ -191,7 +192,7 @@ def test_a_disk_that_takes_no_more_is_an_error(tmp_path: Path, monkeypatch: pyte
         journal.write(Event("a long line"))
 
 
-@pytest.mark.parametrize("left", ["nothing", "a part"])
+@pytest.mark.parametrize("left", [pytest.param("nothing", marks=SLOW), "a part"])
 def test_a_journal_that_is_not_whole_any_more_is_mentioned(
     server: Server, folder: Path, uninterrupted: Result, left: str
 ) -> None:
@@ -291,6 +292,7 @@ def test_an_interrupted_run_tells_its_figures_as_json_and_else_nothing(server: S
     assert stop_after(server, folder, 1, run=[*RUN, "--resume"]).out == ""
 
 
+@SLOW
 def test_a_run_named_like_a_new_model_remembers_how_far_its_base_looks_back(server: Server, folder: Path) -> None:
     run = ["fit", "train.jsonl", "valid.jsonl", "--base", "./tiny", "-o", "new-tiny", "--threads", "1"]
     whole = server.run([*run[:-4], "-o", "whole", "--threads", "1", "--max-steps", "4"], folder)
@@ -302,3 +304,90 @@ def test_a_run_named_like_a_new_model_remembers_how_far_its_base_looks_back(serv
     ]
     assert context[0] == context[1]
     assert weights_digest(folder / "whole") == weights_digest(folder / "new-tiny")
+
+
+SHORT = ["fit", "train.jsonl", "valid.jsonl", "--base", "./tiny", "-o", "out", "--threads", "1", "--max-steps", "3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "expected"),
+    [
+        pytest.param("tokenizer.json", "gone", "vocabulary that the weights were trained with, got none", marks=SLOW),
+        ("tokenizer.json", '"<|', "vocabulary that the weights were trained with, got another"),
+        ("config.json", '"n_layer": 2', "config.json that the weights were trained with, got one without"),
+        pytest.param("model.safetensors", "gone", "expected model.safetensors, got no weights", marks=SLOW),
+    ],
+)  # fmt: skip
+def test_a_model_of_which_a_part_is_gone_or_another_is_refused_by_every_command(
+    server: Server, folder: Path, name: str, damage: str, expected: str
+) -> None:
+    server.run(SHORT, folder).check()
+    path = folder / "out" / name
+    if damage == "gone":
+        path.unlink()
+    else:
+        content = path.read_text()
+        assert damage in content
+        path.write_text(content.replace(damage, damage.replace("2", "1").replace("<|", "<!"), 1))
+    as_base = ["fit", "train.jsonl", "--base", "./out", "-o", "other"]
+    for arguments in (["eval", "valid.jsonl", "-m", "out"], as_base, [*SHORT, "--resume"]):
+        assert expected in server.run(arguments, folder).check(4).err
+    assert not (folder / "other").exists()
+
+
+def test_a_finished_run_is_not_taken_for_one_of_other_data(server: Server, folder: Path) -> None:
+    server.run(SHORT, folder).check()
+    assert server.run([*SHORT, "--resume"], folder).check().out == "out\n"
+    path = folder / "train.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"a", b"b", 1))
+    ended = server.run([*SHORT, "--resume"], folder).check(4)
+    assert "out: this run is finished, and was of other data: TRAIN: 40 conversations" in ended.err
+    assert ended.out == "" and "--base out -o OTHER" in ended.err
+    assert server.run([*SHORT, *ALLOWED], folder).check().out == "out\n"
+
+
+@pytest.mark.parametrize("damage", [pytest.param("gone", marks=SLOW), "cut"])
+def test_a_run_goes_on_without_its_record(server: Server, folder: Path, uninterrupted: Result, damage: str) -> None:
+    stop_after(server, folder, 12)
+    record = folder / "out" / "convmodel.json"
+    if damage == "cut":
+        record.write_bytes(record.read_bytes()[:100])
+        ended = server.run([*RUN, "--resume"], folder).check(4)
+        assert "convmodel.json: expected the record of a run" in ended.err and "remove it, and resume" in ended.err
+    record.unlink()
+    server.run(RUN, folder).check(2)
+    server.run([*RUN, "--resume"], folder).check()
+    assert result_of(folder / "out") == uninterrupted
+    assert record_of(folder)["max_context"] == 64
+
+
+def test_the_command_that_goes_on_has_the_variables_and_the_data_of_the_one_that_was_stopped(
+    server: Server, folder: Path
+) -> None:
+    run = ["-" if word == "train.jsonl" else word for word in RUN]
+    variables = {"CONVMODEL_FIT_CLIP": "0.5"}
+    options: dict[str, Any] = {"signal_at": STEP, "signal": "SIGTERM", "nth": 4}
+    ended = server.run(run, folder, stdin=str(folder / "train.jsonl"), environment=variables, **options).check(143)
+    told = " ".join(ended.err.split())
+    assert "CONVMODEL_FIT_CLIP=0.5 convmodel fit - valid.jsonl" in told and told.endswith("--resume < THE-SAME-DATA")
+
+
+def test_a_run_whose_terminal_is_gone_saves_a_checkpoint(server: Server, folder: Path, uninterrupted: Result) -> None:
+    server.run(RUN, folder, signal_at=STEP, signal="SIGHUP", nth=7).check(129)
+    assert find_checkpoints(folder / "out")[0].name == "step-000007"
+    server.run([*RUN, "--resume"], folder).check()
+    assert result_of(folder / "out") == uninterrupted
+
+
+def test_a_disk_with_room_for_the_beginning_alone_is_mentioned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convmodel_cli.storage.free_bytes", lambda _: 4_000_000)
+    monkeypatch.setattr("convmodel_cli.workflows.run.free_bytes", lambda _: 4_000_000)
+    notes = [getattr(event, "text", "") for event in fit_again(folder, monkeypatch)]
+    assert any(re.search(r"out: the run may need [\d,]+ bytes more, and 4,000,000 are free", note) for note in notes)
+
+
+def test_a_dry_run_goes_on_where_a_run_would_be_refused(server: Server, folder: Path) -> None:
+    server.run(SHORT, folder).check()
+    ended = server.run([*SHORT, "--dry-run"], folder).check()
+    assert "a run would be refused: out: a run is there already" in ended.err
+    assert "3 steps" in ended.out + ended.err

@@ -21,6 +21,7 @@ from hostile import OURS, OURS_IN_CHAT, PARTS, Stage, hostile, raw_in, shown
 
 DATA = f"{hostile('file name')}\udc9b.jsonl"  # the last is a byte 0x9b, which is no UTF-8
 BASE = f"./base {hostile('model folder')}"
+AGAIN = ("--resume", "--allow-changes", "--keep-checkpoints")
 PLAN = ["--base", BASE, "-o", "none", "--dry-run"]
 
 
@@ -172,7 +173,7 @@ def test_json_means_the_text_and_holds_nothing_raw(stage: Stage, model: str, fit
     assert answered["responses"][0]["text"] == hostile("response")
     measured = from_json(stage.run("eval", DATA, "-m", model, "--json"))
     assert measured["model"] == model and measured["data"].startswith(hostile("file name"))
-    assert from_json(stage.run("fit", "--resume", "--keep-checkpoints", "-o", model, "--json"))["model"] == model[2:]
+    assert from_json(stage.run("fit", *AGAIN, "-o", model, "--json"))["model"] == model[2:]
     planned = from_json(stage.run("fit", "tokens.jsonl", *PLAN, "--json"))
     assert hostile("token") in [token["text"] for token in planned["first"]]
 

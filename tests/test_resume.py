@@ -411,17 +411,30 @@ def test_weights_of_a_detour_are_not_taken_for_the_runs_own(server: Server, fold
     """Gone on with otherwise, killed, then gone on with as it was: what lies there is of what was not kept."""
     write_conversations(folder / "few.jsonl", made_up_conversations(4, seed=9))
     stop_after(server, folder, 9, run=WORSENS)
-    valid = (folder / "valid.jsonl").read_bytes()
-    write_conversations(folder / "valid.jsonl", made_up_conversations(10, seed=8))
-    detour = [*WORSENS, "--resume", "--allow-changes", "--learning-rate", "0.2"]
+    detour = [*WORSENS, "--resume", "--allow-changes"]
+    detour[detour.index("valid.jsonl")] = "few.jsonl"  # which the run knows better with every step
     server.run(detour, folder, signal_at="convmodel_cli.workflows.run:save_checkpoint", signal="SIGKILL").check(137)
     with safe_open(str(folder / "out" / "model.safetensors"), "pt") as file:
         assert file.metadata()["step"] == "10"
-    (folder / "valid.jsonl").write_bytes(valid)
-    server.run([*WORSENS, "--resume"], folder).check()
+    run = [*WORSENS, "--resume"]
+    run[run.index("--learning-rate") + 1] = "0.0001"  # from here on it gets better again
+    server.run([*run, "--allow-changes"], folder).check()
     best = json.loads((folder / "out" / "convmodel.json").read_text())["best"]
     later = [line["valid_loss"] for line in journal_of(folder) if line["event"] == "Evaluated" and line["step"] > 9]
     assert best["loss"] == min(later)
+
+
+def test_the_best_model_is_measured_anew_on_other_validation_data(server: Server, folder: Path) -> None:
+    write_conversations(folder / "few.jsonl", made_up_conversations(4, seed=9))
+    stop_after(server, folder, 9, run=WORSENS)  # the best is that of step 4, and all that come are worse
+    write_conversations(folder / "other.jsonl", made_up_conversations(10, seed=8))
+    run = [*WORSENS, "--resume", "--allow-changes"]
+    run[run.index("valid.jsonl")] = "other.jsonl"
+    server.run(run, folder).check()
+    best = json.loads((folder / "out" / "convmodel.json").read_text())["best"]
+    arguments = ["eval", "other.jsonl", "-m", "out", "--json", "--threads", "1"]
+    measured = json.loads(server.run(arguments, folder).check().out)
+    assert best["step"] == 4 and measured["loss"] == pytest.approx(best["loss"], rel=1e-9)
 
 
 def journal_of(folder: Path) -> list[dict[str, Any]]:

@@ -146,8 +146,7 @@ def _try_to_load(name: str, load: Callable[[], Any]) -> Any:
 
 
 def _load_network(name: str, location: str, options: dict[str, Any]) -> Any:
-    if (Path(location) / WEIGHTS).is_file():
-        check_weights(Path(location))
+    is_ours = (Path(location) / WEIGHTS).is_file() and check_weights(Path(location))
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         location, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
     )
@@ -156,6 +155,11 @@ def _load_network(name: str, location: str, options: dict[str, Any]) -> Any:
     if missing:
         listed = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise ModelError(f"{name}: expected all weights of the model, got none for {listed}", "the file is incomplete")
+    if is_ours and (unknown := sorted(report["unexpected_keys"])):
+        raise ModelError(
+            f"{name}: expected the config.json that the weights were trained with, got one without {unknown[0]}",
+            "copy the config.json that belongs to them there",
+        )
     return network
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from convmodel_cli.data.encoding import Sequences, histogram
+from convmodel_cli.errors import UsageError
 from convmodel_cli.events import Bin, Note, Planned, TokenShown
 from convmodel_cli.settings import ComputeSettings, RunSettings, TrainingSettings
 from convmodel_cli.workflows.fit import FitRequest, check_base, describe_run, known_context, load_base, read_data
@@ -24,7 +25,10 @@ def dry_run(
 ) -> Iterator[Note | Planned]:
     """Check the data and plan the run; writes nothing."""
     check_precision(machine, "fit")
-    check_output(request.output, run)
+    try:
+        check_output(request.output, run)
+    except UsageError as error:
+        yield Note(f"a run would be refused: {error}", warning=True)
     check_base(request.base, request.output)
     data = yield from read_data(request, run, training)
 

@@ -17,9 +17,9 @@ from convmodel_cli.workflows.checkpoints import find_checkpoints, remove_checkpo
 from convmodel_cli.workflows.data import FitData, check_learned, notes_on_repeats, read_fit_data
 from convmodel_cli.workflows.improve import prepare_training
 from convmodel_cli.workflows.plan import RunPlan, check_precision, make_plan
-from convmodel_cli.workflows.record import read_finished, read_record, run_record
+from convmodel_cli.workflows.record import read_content, read_finished, read_record, run_record
 from convmodel_cli.workflows.report import write_report
-from convmodel_cli.workflows.resume import Resumption, compare, find_checkpoint, notes_on_changes
+from convmodel_cli.workflows.resume import Resumption, compare, data_changes, find_checkpoint, notes_on_changes
 from convmodel_cli.workflows.run import Progress, Run
 from convmodel_cli.workflows.run_folder import (
     check_content,
@@ -59,8 +59,8 @@ def fit(
     folder = Path(request.output)
     check_precision(machine, "fit")
     check_output(request.output, run)
-    if run.resume and (finished := read_finished(folder)):
-        yield from _already_finished(folder, finished, run)
+    if run.resume and (finished := _finished_before(folder)):
+        yield from _already_finished(request, finished, run)
         return
     checkpoint, notes = find_checkpoint(folder) if run.resume else (None, [])
     yield from notes
@@ -72,7 +72,7 @@ def fit(
 
     compute = set_up(machine, for_training=True, deterministic=training.deterministic)
     model = load_base(request.base, data, training, compute.seed) if checkpoint is None else load_run(folder)
-    positions = known_context(request.base) if checkpoint is None else read_record(request.output).max_context
+    positions = known_context(request.base) if checkpoint is None else checkpoint.state["max_context"]
     plan = make_plan(model, request.base, data.train, data.valid, training, compute, positions)
     yield from _notes_on_settings(request.base, model, training)
     going = Run(
@@ -101,6 +101,7 @@ def _go(going: Run, data: FitData, description: Started, resumption: Resumption 
         _check_unchanged(going, resumption)
         if resumption is None:
             going.start(data.test)
+            yield from going.notes_on_space()
             yield from going.go(description)
         else:
             yield from notes_on_changes(resumption, going.folder)
@@ -130,7 +131,30 @@ def read_data(request: FitRequest, run: RunSettings, training: TrainingSettings)
     return data
 
 
-def _already_finished(folder: Path, finished: Finished, run: RunSettings) -> Iterator[FitEvent]:
+def _finished_before(folder: Path) -> Finished | None:
+    try:
+        return read_finished(folder)
+    except ModelError as error:
+        if find_checkpoints(folder):
+            error.hint = "the checkpoints do without it: remove it, and resume, which writes it again"
+        raise
+
+
+def _already_finished(request: FitRequest, finished: Finished, run: RunSettings) -> Iterator[FitEvent]:
+    """Say so, if the model is there and was trained on this data; raises ModelError."""
+    folder = Path(request.output)
+    data = read_fit_data(request.train, request.valid, run.split, run.skip_bad)
+    changes = data_changes(read_content(folder), data)
+    if changes and not run.allow_changes:
+        raise ModelError(
+            f"{folder}: this run is finished, and was of other data: {'; '.join(changes)}",
+            f"train its model further with --base {folder} -o OTHER, or another one with -o or --overwrite",
+        )
+    from convmodel_cli.model.checkpoint import load_model
+    from convmodel_cli.model.compute import set_up
+
+    set_up(ComputeSettings(), for_training=False)
+    load_model(str(folder.resolve()))  # raises ModelError if it has been damaged since
     with locked(folder), storing(folder):  # do what a crash at the very end may have left undone
         clear_temporaries(folder)
         if not run.keep_checkpoints:

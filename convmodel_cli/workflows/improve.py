@@ -193,7 +193,7 @@ def sample_response(model: LanguageModel, plan: RunPlan, compute: Compute, step:
 def adopt_weights(
     model: LanguageModel, plan: RunPlan, compute: Compute, state: RunState, step: int, loss: float
 ) -> None:
-    """Make the weights in the model the best of the run: they are of `step`, which the state has not come to know."""
+    """Make the weights in the model the best of the run: they are of `step`, whose `loss` the state does not know."""
     from convmodel_cli.model.evaluation import evaluate, final_score
 
     state.best_step, state.best_loss, state.best_valid = step, loss, None

@@ -63,10 +63,7 @@ def run_record(
             "train": list(data.sources),
             "valid": [file.file for file in data.files[len(data.sources) :]],
             "sample": data.sources == (SAMPLE_SHOWN,),
-            "train_conversations": len(data.train),
-            "valid_conversations": len(data.valid),
-            "train_sha256": digest(data.train),
-            "valid_sha256": digest(data.valid),
+            **describe_sets(data),
             "train_sequences": len(plan.train),
             "train_targets": plan.train.num_targets,
             "duplicates": asdict(duplicates),
@@ -76,6 +73,16 @@ def run_record(
         "parameters": model.num_parameters,
         "max_context": plan.max_context,
         "best": {"step": None, "loss": None, "valid": None},
+    }
+
+
+def describe_sets(data: FitData) -> dict[str, Any]:
+    """How many conversations there are to train and to validate on, and their digests."""
+    return {
+        "train_conversations": len(data.train),
+        "valid_conversations": len(data.valid),
+        "train_sha256": digest(data.train),
+        "valid_sha256": digest(data.valid),
     }
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from convmodel_cli.errors import ModelError
 from convmodel_cli.events import Note
 from convmodel_cli.workflows.checkpoints import Checkpoint, newest_sound
-from convmodel_cli.workflows.record import read_content, surroundings
+from convmodel_cli.workflows.data import FitData
+from convmodel_cli.workflows.record import describe_sets, read_content, surroundings
 from convmodel_cli.workflows.run_folder import EVENTS
 from convmodel_cli.workflows.state import RunState
 
@@ -22,7 +26,7 @@ _MEASURE = ("VALID", "--learn", "--max-length", "--speaker-ids", "--eval-batches
 _ORDER = ("TRAIN", "--learn", "--max-length", "--seed")
 # With another of these there is another model.
 _FIXED = ("--base", "--vocab-size")
-_PARTS = ("run", "surroundings", "progress", "journal_bytes", "changes")
+_PARTS = ("run", "surroundings", "progress", "journal_bytes", "changes", "max_context")
 _NONE = "none"
 
 
@@ -55,14 +59,12 @@ class Resumption:
     def has_other_budget(self) -> bool:
         return self._changes_any(("--micro-batch-tokens",))
 
-    def keeps_best(self, state: RunState, step: int, loss: float) -> bool:
-        """Whether the state's best loss is still the one to beat, when the weights that are there say `step`, `loss`.
+    def keeps_best(self, state: RunState, step: int, is_of_run: bool) -> bool:
+        """Whether the best weights of the state are there, or will be again, when those that are there are of `step`.
 
-        Weights from beyond the checkpoint come again, unless something has changed, now or in the run that left them.
+        Those from beyond the checkpoint come again if they are of the run as it goes on now.
         """
-        if self.measures_otherwise:
-            return False
-        return step == state.best_step or (not self.changes and step > state.step and loss < state.best_loss)
+        return step == state.best_step or (step >= state.step and is_of_run)
 
     def _changes_any(self, names: tuple[str, ...]) -> bool:
         return any(change.startswith(tuple(f"{name}:" for name in names)) for change in self.changes)
@@ -94,18 +96,33 @@ def _check_that_nothing_is_lost(output: Path) -> None:
 
 def identity(record: Mapping[str, Any]) -> dict[str, str]:
     """What makes two runs the same run, by the names that the user knows; `record` is that of convmodel.json."""
-    data = record["data"]
     settings = {
         "--" + name.replace("_", "-"): str(_NONE if value is None else value)
         for name, value in record["settings"].items()
         if name not in _FREE_TO_CHANGE
     }
     return {
-        "TRAIN": f"{data['train_conversations']:,} conversations, SHA-256 {data['train_sha256'][:12]}",
-        "VALID": f"{data['valid_conversations']:,} conversations, SHA-256 {data['valid_sha256'][:12]}",
+        **_sets(record["data"]),
         "--base": record["base"],
         **settings,
     }
+
+
+def run_key(record: Mapping[str, Any]) -> str:
+    """The identity of a run, short enough for its weights to carry it."""
+    return hashlib.sha256(orjson.dumps(identity(record), option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def _sets(data: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        name.upper(): f"{data[f'{name}_conversations']:,} conversations, SHA-256 {data[f'{name}_sha256'][:12]}"
+        for name in ("train", "valid")
+    }
+
+
+def data_changes(record: Mapping[str, Any], data: FitData) -> tuple[str, ...]:
+    """What is other about the data than the record of a run says."""
+    return _differences(_sets(record["data"]), _sets(describe_sets(data)))
 
 
 def compare(checkpoint: Checkpoint, record: Mapping[str, Any], allow_changes: bool) -> Resumption:

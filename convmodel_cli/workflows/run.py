@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import ConvmodelError, ModelError, Stopped, StorageError, TrainingError
-from convmodel_cli.events import Checkpointed, Evaluated, Finished, Resumed, Sampled, Saved, Started, StateReady
+from convmodel_cli.events import Checkpointed, Evaluated, Finished, Note, Resumed, Sampled, Saved, Started, StateReady
 from convmodel_cli.settings import RunSettings
 from convmodel_cli.signals import StopRequest
-from convmodel_cli.storage import need_space, storing
+from convmodel_cli.storage import free_bytes, need_space, storing
 from convmodel_cli.workflows.checkpoints import find_checkpoints, remove_checkpoints, save_checkpoint
 from convmodel_cli.workflows.failures import explained, with_lines
 from convmodel_cli.workflows.history import History
 from convmodel_cli.workflows.improve import RunEvent, adopt_weights, conclude, figures, improve
 from convmodel_cli.workflows.journal import Journal
 from convmodel_cli.workflows.plan import RunPlan, plan_rest
-from convmodel_cli.workflows.record import best_figures, read_content, surroundings, write_record
+from convmodel_cli.workflows.record import best_figures, surroundings, write_record
 from convmodel_cli.workflows.report import write_report
-from convmodel_cli.workflows.resume import Resumption, identity
+from convmodel_cli.workflows.resume import Resumption, identity, run_key
 from convmodel_cli.workflows.run_folder import (
     EVENTS,
     clear_output,
@@ -83,22 +83,24 @@ class Run:
 
         checkpoint = resumption.checkpoint
         need_space(self.folder, self._weight_bytes() + self._checkpoint_bytes(), "the run")
-        load_training_state(self.model, self.optimizers, checkpoint.path, not resumption.has_other_optimizer)
         try:
             self.state = load_state(checkpoint.state["progress"], self.state.since)
         except (KeyError, TypeError) as error:
             raise ModelError(f"{checkpoint.path}: expected {error} in state.json, got none") from None
+        step, loss, run = weights_origin(self.folder)
+        if not resumption.keeps_best(self.state, step, run == run_key(self.record)):
+            self.state.best_loss = math.inf
+        elif resumption.measures_otherwise:  # the model has those that are there
+            adopt_weights(self.model, self.plan, self.compute, self.state, step, math.inf)
+        load_training_state(self.model, self.optimizers, checkpoint.path, not resumption.has_other_optimizer)
         self._saved_step = self.state.step
         if resumption.has_other_budget:
             self.state.micro_batch_tokens = 0
         if resumption.orders_otherwise:
             self.state.next_place = 0
         self.plan = plan_rest(self.plan, self.state)
-        step, loss = weights_origin(self.folder)
-        if not resumption.keeps_best(self.state, step, loss):
-            self.state.best_loss = math.inf
-        best = read_content(self.folder).get("best") or {}
-        self.record["best"] = best if best.get("step") == step else {"step": step, "loss": loss, "valid": None}
+        is_known = step == self.state.best_step
+        self.record["best"] = best_figures(self.state) if is_known else {"step": step, "loss": loss, "valid": None}
         self.record["changes"] = list(checkpoint.state["changes"])
         if changes := [*resumption.changes, *resumption.surroundings]:
             self.record["changes"].append({"step": self.state.step, "changes": changes})
@@ -116,7 +118,7 @@ class Run:
         try:
             yield from self._journal.record(chain([opening], self._train()))
             yield self._finish()
-            self._report()
+            write_report(self.folder, self._history)
         except Stopped as stopped:
             error = self._with_what_is_kept(self._save_before_leaving(stopped))
             yield replace(figures(self.model, self.compute, self.state, str(self.folder)), stopped="interrupted")
@@ -143,7 +145,7 @@ class Run:
             else:
                 yield event
                 if isinstance(event, Sampled):
-                    self._report()
+                    write_report(self.folder, self._history)
 
     def _wants_checkpoint(self, ready: StateReady) -> bool:
         if ready.step == self._saved_step:
@@ -158,11 +160,17 @@ class Run:
         check_finite_weights(self.model, self.state.step)
         need_space(self.folder, self._weight_bytes(), "a model")
         with storing(self.folder):
-            save_weights(
-                self.model, self.folder, {"step": str(self.state.best_step), "loss": repr(self.state.best_loss)}
-            )
+            of_run = {"step": str(self.state.best_step), "loss": repr(self.state.best_loss)}
+            save_weights(self.model, self.folder, {**of_run, "run": run_key(self.record)})
         self.record["best"] = best_figures(self.state)
         write_record(self.folder, self.record)
+
+    def notes_on_space(self) -> Iterator[Note]:
+        """Warn of a disk that has room to begin, but not for all that will be kept."""
+        wanted = self._weight_bytes() + (self.settings.keep + 1) * self._checkpoint_bytes()
+        if (free := free_bytes(self.folder)) < wanted:
+            text = f"the run may need {wanted:,} bytes more, and {free:,} are free on its disk; --keep 1 needs less"
+            yield Note(f"{self.folder}: {text}", warning=True)
 
     def _weight_bytes(self) -> int:
         return 4 * self.model.num_parameters
@@ -181,6 +189,7 @@ class Run:
             "run": identity(self.record),
             "surroundings": surroundings(self.record),
             "changes": self.record.get("changes", []),
+            "max_context": self.plan.max_context,
             "progress": dump_state(self.state),
             "journal_bytes": self._journal.sync(),
         }
@@ -208,7 +217,7 @@ class Run:
         from convmodel_cli.model.checkpoint import load_weights
         from convmodel_cli.model.weights import weights_origin
 
-        step, loss = weights_origin(self.folder)
+        step, loss, _ = weights_origin(self.folder)
         if step != self.state.step:  # else the model has them
             load_weights(self.model, self.folder)
         if step != self.state.best_step or math.isinf(self.state.best_loss):
@@ -226,9 +235,6 @@ class Run:
                 remove_checkpoints(self.folder)
         return finished
 
-    def _report(self, broke_off: str = "") -> None:
-        write_report(self.folder, self._history, broke_off)
-
     def _with_what_is_kept(self, error: ConvmodelError) -> ConvmodelError:
         best = "no model yet"
         if self.state.losses:
@@ -239,5 +245,5 @@ class Run:
         # A step whose numbers break does so again: only another setting helps.
         error.resumable = bool(find_checkpoints(self.folder)) and not isinstance(error, TrainingError)
         with suppress(StorageError):  # the error at hand tells more
-            self._report(str(error))
+            write_report(self.folder, self._history, str(error))
         return error

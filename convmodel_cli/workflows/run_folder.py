@@ -16,7 +16,7 @@ from convmodel_cli.errors import ModelError, UsageError
 from convmodel_cli.escaping import one_line, to_json
 from convmodel_cli.settings import RunSettings, is_folder_name
 from convmodel_cli.storage import LOCK, check_unlocked, make_durable, replace_file, storing, temporaries
-from convmodel_cli.workflows.checkpoints import remove_checkpoints, remove_half_checkpoints
+from convmodel_cli.workflows.checkpoints import find_checkpoints, remove_checkpoints, remove_half_checkpoints
 from convmodel_cli.workflows.record import RECORD
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def check_content(folder: Path, run: RunSettings) -> None:
                 f"{folder}: a run is there already",
                 "go on with it with --resume, replace it with --overwrite, or choose another with -o",
             )
+    elif run.resume and find_checkpoints(folder):
+        return  # the record is lost, and what the run needs is not
     elif set(folder.iterdir()) - {folder / LOCK, *temporaries(folder, _OUR_FILES)}:
         raise UsageError(f"{folder}: the folder holds other files and no run", "choose another one with -o")
 
