@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pty
 import random
 import re
+import select
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -373,10 +375,28 @@ def test_the_command_that_goes_on_has_the_variables_and_the_data_of_the_one_that
 
 
 def test_a_run_whose_terminal_is_gone_saves_a_checkpoint(server: Server, folder: Path, uninterrupted: Result) -> None:
-    server.run(RUN, folder, signal_at=STEP, signal="SIGHUP", nth=7).check(129)
+    """Where it would show what it does there is nothing any more."""
+    master, slave = pty.openpty()
+    stop = {"signal_at": STEP, "signal": "SIGSTOP", "nth": 7}
+    shown = {"terminal": os.ttyname(slave), "environment": {"TERM": "xterm", "CI": ""}}
+    child = server.start(RUN, folder, **shown, **stop)
+    os.close(slave)
+    while "T (stopped)" not in Path(f"/proc/{child.pid}/status").read_text():
+        if select.select([master], [], [], 0.005)[0]:
+            os.read(master, 65536)
+    os.close(master)  # the system sends SIGHUP, and lets it go on
+    assert child.wait().code == 129
     assert find_checkpoints(folder / "out")[0].name == "step-000007"
     server.run([*RUN, "--resume"], folder).check()
     assert result_of(folder / "out") == uninterrupted
+
+
+def test_a_run_goes_on_when_what_is_said_about_it_finds_no_room(
+    server: Server, folder: Path, uninterrupted: Result
+) -> None:
+    assert server.run(RUN, folder, err="/dev/full").check().out == "out\n"
+    assert result_of(folder / "out") == uninterrupted
+    assert server.run(["eval", "nothing.jsonl", "-m", "out"], folder, err="/dev/full").code == 2
 
 
 def test_a_disk_with_room_for_the_beginning_alone_is_mentioned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,13 @@ Text that is not ours (data, responses, names, messages of other libraries) pass
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -22,12 +24,30 @@ from convmodel_cli.settings import ScreenSettings
 _BAD_LINES_SHOWN = 20
 
 
-class _Console(Console):
-    """A console whose reader may leave: what is said about the work must not end the work."""
+class _Lasting:
+    """A stream whose reader may leave, or its terminal, or its room: what is said about the work must not end it."""
 
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._whatever_happens():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._whatever_happens():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _whatever_happens(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 class Screen:
@@ -39,14 +59,15 @@ class Screen:
         dumb = os.environ.get("TERM") == "dumb" or bool(os.environ.get("CI"))
         self.animated = on_terminal and not dumb and not settings.no_progress and not settings.quiet
         self.dumb = dumb
-        self.console = self._console(_Console, sys.stderr, self.animated)
+        # Without a file rich would take stdout, which is for the result.
+        self.console = self._console(io.StringIO() if sys.stderr is None else _Lasting(sys.stderr), self.animated)
 
-    def _console(self, kind: type[Console], stream: Any, animated: bool) -> Console:
+    def _console(self, stream: Any, animated: bool) -> Console:
         on_terminal = stream is not None and stream.isatty()
         colored = self.settings.color == "always" or (
             self.settings.color == "auto" and on_terminal and not self.dumb and "NO_COLOR" not in os.environ
         )
-        return kind(
+        return Console(
             file=stream,
             force_terminal=animated or colored,
             no_color=not colored,
@@ -62,14 +83,14 @@ class Screen:
 
     def result_lines(self, lines: Iterable[Text]) -> None:
         """Lines of the result that may have colour; what is in them is escaped already."""
-        console = self._console(Console, sys.stdout, animated=False)
+        console = self._console(sys.stdout, animated=False)
         for line in lines:
             console.print(line, soft_wrap=True)
 
     @property
     def result_width(self) -> int:
         """Characters in a line of stdout."""
-        return self._console(Console, sys.stdout, animated=False).width
+        return self._console(sys.stdout, animated=False).width
 
     def write(self, text: str) -> None:
         """A part of a line of the result, visible at once."""
