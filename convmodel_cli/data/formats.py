@@ -57,8 +57,7 @@ def shape_of(record: Any) -> str:
     if isinstance(record, list):
         of_parts = record and isinstance(record[0], dict) and all(isinstance(part, dict) for part in record)
         return _SPEAKERS if of_parts else _TURNS
-    keys = record if isinstance(record, dict) else ()
-    return next((f'"{key}"' for key in _SHAPES if key in keys), "")
+    return f'"{key}"' if (key := _shape_key(record)) else ""
 
 
 def parse_record(record: Any, min_turns: int) -> Conversation:
@@ -69,18 +68,20 @@ def parse_record(record: Any, min_turns: int) -> Conversation:
         return _conversation(record, _TURNS, {}, min_turns)
     if not isinstance(record, dict):
         raise BadRecord(f"expected {_TURNS}, got {describe(record)}")
-    for key, parse in _SHAPES.items():
-        if key in record:
-            return parse(record, min_turns)
+    if key := _shape_key(record):
+        return _SHAPES[key](record, min_turns)
     raise BadRecord(f"expected {_TURNS} or an object with {_known_keys()}, got {describe(record)}")
 
 
 def unread_keys(record: Any) -> set[str]:
     """The keys of a record that was parsed by which nothing is meant."""
-    if not isinstance(record, dict):
-        return set()
-    shape = next(key for key in _SHAPES if key in record)
-    return set(record) - {"", shape, *OPTIONAL_KEYS, *_BESIDE.get(shape, ())}
+    shape = _shape_key(record)
+    return set(record) - {"", shape, *OPTIONAL_KEYS, *_BESIDE.get(shape, ())} if shape else set()
+
+
+def _shape_key(record: Any) -> str:
+    """The key that decides how an object is read, or an empty string."""
+    return next((key for key in _SHAPES if key in record), "") if isinstance(record, dict) else ""
 
 
 def _known_keys() -> str:

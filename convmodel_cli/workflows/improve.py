@@ -93,7 +93,7 @@ def _steps_left(
     optimization = plan.optimization
     if state.micro_batch_tokens:
         optimization = replace(optimization, micro_batch_tokens=state.micro_batch_tokens)
-    return train(model, optimizers, islice(steps, max(0, plan.steps - state.step)), plan.train, optimization, compute)
+    return train(model, optimizers, islice(steps, plan.steps - state.step), plan.train, optimization, compute)
 
 
 def _wants_evaluation(state: RunState, plan: RunPlan) -> bool:
