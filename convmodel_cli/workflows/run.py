@@ -121,7 +121,8 @@ class Run:
             write_report(self.folder, self._history)
         except Stopped as stopped:
             error = self._with_what_is_kept(self._save_before_leaving(stopped))
-            yield replace(figures(self.model, self.compute, self.state, str(self.folder)), stopped="interrupted")
+            if isinstance(error, Stopped):
+                yield replace(figures(self.model, self.compute, self.state, str(self.folder)), stopped="interrupted")
             raise error from None
         except TrainingError as error:
             raise self._with_what_is_kept(with_lines(error, self.where)) from error
@@ -167,9 +168,9 @@ class Run:
 
     def notes_on_space(self) -> Iterator[Note]:
         """Warn of a disk that has room to begin, but not for all that will be kept."""
-        wanted = self._weight_bytes() + (self.settings.keep + 1) * self._checkpoint_bytes()
+        wanted = 2 * self._weight_bytes() + (self.settings.keep + 1) * self._checkpoint_bytes()
         if (free := free_bytes(self.folder)) < wanted:
-            text = f"the run may need {wanted:,} bytes more, and {free:,} are free on its disk; --keep 1 needs less"
+            text = f"the run may need {wanted:,} bytes more, and {free:,} are free on its disk"
             yield Note(f"{self.folder}: {text}", warning=True)
 
     def _weight_bytes(self) -> int:
