@@ -164,7 +164,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
     data.write_text("".join(json.dumps(talk) + "\n" for talk in TALKS), encoding="utf-8")
     output = str(folder / "model")
     code = run(
-        ["fit", str(data), str(data), "-o", output, "-q", "--epochs", "45", "--batch-size", "3", "--vocab-size", "400"]
+        ["fit", str(data), str(data), "-o", output, "-q", "--epochs", "30", "--batch-size", "6", "--vocab-size", "400"]
         + ["--precision", "fp32", "--learning-rate", "0.005", "--eval-every", "1000"]
     )
     assert code == 0

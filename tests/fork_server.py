@@ -6,14 +6,16 @@ Reads a JSON object a line on stdin, `Order` in harness.py or {"wait": pid}, and
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import resource
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,7 @@ def main() -> None:
         importlib.import_module(f"convmodel_cli.{module}")
     importlib.import_module("transformers.models.gpt2.modeling_gpt2")
     importlib.import_module("transformers.models.gpt2.tokenization_gpt2")
+    warm_up()
     for line in sys.stdin:
         order = json.loads(line)
         if "wait" in order:
@@ -54,6 +57,18 @@ def main() -> None:
         else:
             answer = {"pid": start(order)}
         print(json.dumps(answer), flush=True)
+
+
+def warm_up() -> None:
+    """Let the libraries load what they load at the first use, so that not every child has to."""
+    from convmodel_cli.cli.main import run
+    from harness import make_workshop
+
+    silent = io.StringIO()
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(silent), redirect_stderr(silent):
+        workshop = make_workshop(Path(folder))
+        base, data = str(workshop / "tiny"), str(workshop / "train.jsonl")
+        run(["fit", data, "--base", base, "-o", f"{folder}/out", "--max-steps", "1", "--threads", "1"])
 
 
 def start(order: dict[str, Any]) -> int:

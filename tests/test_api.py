@@ -20,7 +20,7 @@ EXAMPLES = [ConversationExample(conversation=talk) for talk in TALKS]
 @pytest.fixture(scope="module")
 def model() -> ConversationModel:
     new = ConversationModel.new("new-tiny", conversations=TALKS, vocab_size=400, device="cpu")
-    return new.fit(iter(EXAMPLES), valid_iterator=EXAMPLES, epochs=20, batch_size=2, eval_every=30, patience=0)
+    return new.fit(iter(EXAMPLES), valid_iterator=EXAMPLES, epochs=30, batch_size=6, eval_every=15, patience=0)
 
 
 def test_all_names_are_there() -> None:

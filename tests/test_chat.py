@@ -141,7 +141,7 @@ def next_answer(chat: Chat, memory: Memory | None, text: str) -> tuple[int, ...]
     return builder.written().ids
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", [*range(16), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(16, 50))])
 def test_after_random_commands_the_cached_answer_is_the_one_computed_afresh(responder: Responder, seed: int) -> None:
     dice = random.Random(seed)
     chat = chat_with(responder, max_context=96, greedy=seed % 2 == 0, temperature=1.3)

@@ -80,8 +80,8 @@ def test_a_run_of_two_conversations_trains_and_saves(convmodel: Convmodel, tmp_p
 def test_a_model_learns_a_pair_in_two_scripts_and_gives_it_back(convmodel: Convmodel, tmp_path: Path) -> None:
     pair = ["i just don't know what to say.", "من فقط نمی دانم چه بگویم."]
     train = write_jsonl(tmp_path / "pair.jsonl", [pair])
-    options = ["--epochs", "60", "--precision", "fp32", "--learning-rate", "0.003", "--patience", "0"]
-    assert convmodel("fit", train, "-o", "out", *options, "--eval-every", "30").code == 0
+    options = ["--epochs", "30", "--precision", "fp32", "--learning-rate", "0.003", "--patience", "0"]
+    assert convmodel("fit", train, "-o", "out", *options, "--eval-every", "15").code == 0
     assert convmodel("generate", "-m", "out", "--greedy", pair[0]).out == pair[1] + "\n"
 
 

@@ -181,7 +181,7 @@ def test_a_run_from_temporary_files_gives_the_very_weights_of_one_in_memory(
     convmodel: Convmodel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     data = write_conversations(tmp_path / "train.jsonl", made_up_conversations(60))
-    options = ["--precision", "fp32", "--vocab-size", "320", "--epochs", "1", "--batch-size", "8"]
+    options = ["--precision", "fp32", "--vocab-size", "320", "--epochs", "1", "--batch-size", "16"]
     assert convmodel("fit", data, "-o", "memory", *options).code == 0
     monkeypatch.setattr("convmodel_cli.data.spool.IN_MEMORY_BYTES", 100)
     assert convmodel("fit", data, "-o", "file", *options).code == 0

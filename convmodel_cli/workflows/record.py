@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,6 +138,7 @@ def _no_record(path: Path, error: Exception) -> ModelError:
     return ModelError(f"{path}: expected the record of a run, got something else ({error})")
 
 
+@cache
 def _versions() -> dict[str, str]:
     packages = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
