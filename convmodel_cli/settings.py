@@ -67,7 +67,7 @@ class ComputeSettings:
         "Number format. auto: bf16 for fit where the hardware is fast at it, fp32 elsewhere. "
         "int8: smaller weights for generate and chat on a CPU, about three times as fast for a single response.",
     )
-    threads: int | None = knob(None, "CPU threads.", at_least=1, at_most=1024, shown_default="all cores")
+    threads: int | None = knob(None, "CPU threads.", at_least=1, at_most=256, shown_default="all cores")
     seed: int | None = knob(
         None,
         "Seed of everything random.",
