@@ -366,12 +366,21 @@ def test_a_run_goes_on_without_its_record(server: Server, folder: Path, uninterr
 def test_the_command_that_goes_on_has_the_variables_and_the_data_of_the_one_that_was_stopped(
     server: Server, folder: Path
 ) -> None:
-    run = ["-" if word == "train.jsonl" else word for word in RUN]
+    run = [*("-" if word == "train.jsonl" else word for word in RUN), "--overwrite"]
     variables = {"CONVMODEL_FIT_CLIP": "0.5"}
     options: dict[str, Any] = {"signal_at": STEP, "signal": "SIGTERM", "nth": 4}
     ended = server.run(run, folder, stdin=str(folder / "train.jsonl"), environment=variables, **options).check(143)
     told = " ".join(ended.err.split())
     assert "CONVMODEL_FIT_CLIP=0.5 convmodel fit - valid.jsonl" in told and told.endswith("--resume < THE-SAME-DATA")
+    assert "--overwrite" not in told
+
+
+def test_a_stopped_run_whose_checkpoint_found_no_room_gives_no_figures(server: Server, folder: Path) -> None:
+    """The best weights, 496 kB, have room; the state of the optimizer, 601 kB, has not."""
+    stop = {"signal_at": STEP, "signal": "SIGTERM", "nth": 4, "largest_file": 550_000}
+    ended = server.run([*RUN, "--save-every", "1000", "--json"], folder, **stop).check(7)
+    assert ended.out == ""
+    assert "out holds the untrained model" in ended.err
 
 
 def test_a_run_whose_terminal_is_gone_saves_a_checkpoint(server: Server, folder: Path, uninterrupted: Result) -> None:

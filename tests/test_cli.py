@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Convmodel, OnATerminal
+from conftest import TALKS, Convmodel, OnATerminal
 from convmodel_cli.answer_settings import ChatSettings, GenerationSettings, ResponseSettings, SamplingSettings
 from convmodel_cli.cli.display import duration, short_count, sparkline
 from convmodel_cli.escaping import escaped
@@ -181,6 +181,16 @@ def test_a_reader_that_leaves_early_is_no_error(trained: str, tmp_path: Path) ->
     done = subprocess.run(["bash", "-c", command], input=lines, capture_output=True, cwd=tmp_path, check=False)
     assert done.stdout.count(b"\n") == 1
     assert done.stderr == b""
+
+
+def test_a_closed_stderr_leaves_stdout_to_the_result(
+    convmodel: Convmodel, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_jsonl(tmp_path / "data.jsonl", TALKS)
+    monkeypatch.setattr(sys, "stderr", None)
+    outcome = convmodel("fit", data, "-o", "out", "--base", str(workshop / "tiny"), "--max-steps", "1")
+    assert (outcome.code, outcome.out) == (0, "out\n")
+    assert convmodel("fit", "nothing.jsonl").out == ""
 
 
 @pytest.mark.slow

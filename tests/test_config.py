@@ -368,5 +368,5 @@ def test_what_stands_beside_settings_is_refused(convmodel: Convmodel, tmp_path: 
 @pytest.mark.parametrize("option", ["--epochs", "--max-steps", "--batch-size", "--patience", "--threads", "--seed"])
 def test_numbers_beyond_all_measure_are_refused(convmodel: Convmodel, tmp_path: Path, option: str) -> None:
     data = write_jsonl(tmp_path / "data.jsonl", TALKS)
-    outcome = convmodel("fit", data, option, "99999999999999999999")
+    outcome = convmodel("fit", data, option, "9007199254740992")
     assert outcome.code == 2 and f"{option}: expected at most" in outcome.err
