@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convmodel_cli.model.gradients import add_gradient
+from convmodel_cli.model.gradients import gradient_of
 
 _MOST_LOGITS = 2**26  # at once, where none have to be kept for the gradient
 _LOGITS_IN_FP32 = 2**18  # at once: they stay in the processor's cache
+_ENTRIES_AT_ONCE = 2048  # of the vocabulary: as fast as all, and their gradients need little room of their own
 
 
 def head_losses(hidden: Tensor, head: Tensor, copy: Tensor, targets: Tensor) -> Tensor:
@@ -60,5 +61,11 @@ class _HeadLoss(torch.autograd.Function):
         errors[torch.arange(len(targets)), targets] = of_targets.expm1().to(errors.dtype)
         scale = grad[:, None]  # not rounded: it is the same for all, and would turn every gradient a little
         if head.requires_grad:
-            add_gradient(head, errors.t() @ (hidden * scale).to(hidden.dtype))
+            _add_gradient(head, errors, (hidden * scale).to(hidden.dtype))
         return ((errors @ copy) * scale).to(hidden.dtype), None, None, None
+
+
+def _add_gradient(head: Tensor, errors: Tensor, hidden: Tensor) -> None:
+    parts = zip(gradient_of(head).split(_ENTRIES_AT_ONCE), errors.split(_ENTRIES_AT_ONCE, dim=1), strict=True)
+    for total, part in parts:
+        total.add_(part.t() @ hidden)

@@ -184,7 +184,8 @@ def sample_response(model: LanguageModel, plan: RunPlan, compute: Compute, step:
     """The answer to the run's sample context, with the default sampling settings."""
     from convmodel_cli.workflows.answer import Responder
 
-    responder = Responder(model, compute, SamplingSettings(), plan.max_context, plan.speaker_ids != "off")
+    exact = replace(compute, precision="fp32")  # with the weights as they are: others would need a copy of them all
+    responder = Responder(model, exact, SamplingSettings(), plan.max_context, plan.speaker_ids != "off")
     context, _ = responder.context_of_text(plan.sample, plan.sample_persona)
     [[written]] = responder.answer([context])
     return Sampled(step, plan.sample, written.response.text)
