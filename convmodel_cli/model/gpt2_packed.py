@@ -148,11 +148,17 @@ def _dropout(rate: float) -> Callable[[Tensor], Tensor]:
         return lambda x: x
     # torch's own random numbers are slow on a CPU; they decide where these start
     random = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
-    return lambda x: x * _kept(x.shape, rate, random).to(x.dtype).mul_(1 / (1 - rate))
+    return lambda x: x * _scales(x.shape, x.dtype, rate, random)
 
 
-def _kept(shape: torch.Size, rate: float, random: np.random.Generator) -> Tensor:
+def _scales(shape: torch.Size, dtype: torch.dtype, rate: float, random: np.random.Generator) -> Tensor:
+    """0 for a value that is dropped, 1 / (1 - rate) for one that is kept."""
     count = shape.numel()
     words = random.integers(0, 2**64, -(-count // 4), dtype=np.uint64)  # of four numbers each
-    numbers = torch.from_numpy(words.view(np.int16)[:count])
-    return (numbers >= round(rate * 2**16) - 2**15).view(shape)
+    numbers = torch.from_numpy(words.view(np.int16)[:count]).view(shape)
+    first = min(max(round(rate * 2**16), 1), 2**16 - 1) - 2**15  # of those that are kept
+    kept = numbers.clamp_(first - 1, first).sub_(first - 1)  # 0 or 1
+    scale = torch.tensor(1 / (1 - rate), dtype=dtype)
+    if dtype == torch.bfloat16:  # its bits, or none of them: a third of the time of a conversion
+        return kept.mul_(int(scale.view(torch.int16))).view(dtype)
+    return kept.to(dtype).mul_(scale)
