@@ -24,7 +24,6 @@ from convmodel_cli.data.wording import describe
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 OPTIONAL_KEYS = ("learn", "persona")
-_BESIDE = {"instruction": ("input", "output"), "prompt": ("completion", "response")}
 _TURNS, _SPEAKERS = "a list of turns", "a list of speakers"
 
 
@@ -70,23 +69,21 @@ def parse_record(record: Any, min_turns: int) -> Conversation:
         raise BadRecord(f"expected {_TURNS}, got {describe(record)}")
     if key := _shape_key(record):
         return _SHAPES[key](record, min_turns)
-    raise BadRecord(f"expected {_TURNS} or an object with {_known_keys()}, got {describe(record)}")
+    raise BadRecord(f"expected {_TURNS} or an object with {_KNOWN}, got {describe(record)}")
 
 
 def unread_keys(record: Any) -> set[str]:
     """The keys of a record that was parsed by which nothing is meant."""
     shape = _shape_key(record)
-    return set(record) - {"", shape, *OPTIONAL_KEYS, *_BESIDE.get(shape, ())} if shape else set()
+    return set(record) - _READ[shape] if shape and not record.keys() <= _READ[shape] else set()
 
 
 def _shape_key(record: Any) -> str:
     """The key that decides how an object is read, or an empty string."""
-    return next((key for key in _SHAPES if key in record), "") if isinstance(record, dict) else ""
-
-
-def _known_keys() -> str:
-    names = [f'"{key}"' for key in _SHAPES]
-    return ", ".join(names[:-1]) + " or " + names[-1]
+    for key in _SHAPES if isinstance(record, dict) else ():
+        if key in record:
+            return key
+    return ""
 
 
 def _parse_list(key: str, record: dict[str, Any], min_turns: int) -> Conversation:
@@ -186,6 +183,9 @@ _SHAPES: dict[str, Callable[[dict[str, Any], int], Conversation]] = {
     "instruction": _parse_instruction,
     "prompt": _parse_pair,
 }
+_KNOWN = " or ".join(", ".join(f'"{key}"' for key in _SHAPES).rsplit(", ", 1))
+_BESIDE = {"instruction": ("input", "output"), "prompt": ("completion", "response")}
+_READ = {key: frozenset(("", key, *OPTIONAL_KEYS, *_BESIDE.get(key, ()))) for key in _SHAPES}
 
 
 def _conversation(
