@@ -138,8 +138,7 @@ def _evaluate(
     train_loss = state.nats_since / state.targets_since if state.step else _first_loss(model, plan, compute)
     valid: Score | None = None
     if plan.valid is not None:
-        with_types = plan.speaker_ids != "off"
-        batches = _batches(model, plan.valid, plan, with_types)
+        batches = _batches(model, plan.valid, plan, plan.speaker_ids != "off")
         for valid in evaluate(model, batches, compute):
             yield EvaluationStepped(valid.targets / plan.valid.num_targets)
             stop.check()
@@ -199,8 +198,7 @@ def adopt_weights(
 
     state.best_step, state.best_loss, state.best_valid = step, loss, None
     if plan.valid is not None:
-        with_types = plan.speaker_ids != "off"
-        batches = _batches(model, plan.valid, plan, with_types)
+        batches = _batches(model, plan.valid, plan, plan.speaker_ids != "off")
         state.best_valid = final_score(evaluate(model, batches, compute))
         state.best_loss = state.best_valid.loss
 
