@@ -390,7 +390,8 @@ def test_a_run_whose_terminal_is_gone_saves_a_checkpoint(server: Server, folder:
     shown = {"terminal": os.ttyname(slave), "environment": {"TERM": "xterm", "CI": ""}}
     child = server.start(RUN, folder, **shown, **stop)
     os.close(slave)
-    while "T (stopped)" not in Path(f"/proc/{child.pid}/status").read_text():
+    while "T (stopped)" not in (state := Path(f"/proc/{child.pid}/status").read_text()):
+        assert "Z (zombie)" not in state
         if select.select([master], [], [], 0.005)[0]:
             os.read(master, 65536)
     os.close(master)  # the system sends SIGHUP, and lets it go on
