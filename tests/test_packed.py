@@ -134,6 +134,15 @@ def test_no_gradients_give_the_same_losses() -> None:
     torch.testing.assert_close(without, packed_losses(network, batch, torch.float32).detach(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu"])
+def test_no_gradients_give_the_same_losses_in_bf16(activation: str) -> None:
+    network, batch = make_network(activation_function=activation), make_batch(*BATCHES["unlike"])
+    exact = packed_losses(network, batch, torch.float32).detach()
+    with torch.inference_mode():
+        without = packed_losses(network, batch, torch.bfloat16)
+    assert float((without - exact).norm() / exact.norm()) < 0.002
+
+
 def test_frozen_matrices_stay_as_they_are() -> None:
     network, batch = make_network(), make_batch(*BATCHES["alike"])
     frozen = network.transformer.h[0].mlp.c_fc.weight, network.transformer.wte.weight
