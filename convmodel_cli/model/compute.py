@@ -24,6 +24,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 _LARGEST_KEPT_BYTES = 2**30
 _NEVER = -1
 
+# What torch has MKL compute.
+_OF_MKL = (
+    *("acos", "asin", "atan", "cos", "erf", "erfc", "erfinv", "exp", "log", "log10", "log2"),
+    *("sin", "sqrt", "tan", "tanh", "trunc"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Compute:
@@ -59,6 +65,7 @@ def set_up(settings: ComputeSettings, for_training: bool, deterministic: bool = 
     device = torch.device(_device(settings.device))
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    _find_kernels()
     precision = settings.precision
     if precision == "int8" and device.type != "cpu":
         raise UsageError(f"--precision: int8 is for CPUs, got the device {device.type}", "take bf16, or --device cpu")
@@ -73,6 +80,17 @@ def _keep_kernels() -> None:
     oneDNN reads this when it first computes something.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "2048")
+
+
+def _find_kernels() -> None:
+    """Call each function of MKL's once, in one thread, before several threads do.
+
+    It looks for its kernel at its first call. If threads do that at once, one of them may compute with half the
+    digits, that once: a run is not what the same run was (https://github.com/pytorch/pytorch/issues/188792).
+    """
+    for name in _OF_MKL:
+        for dtype in (torch.float32, torch.float64):
+            getattr(torch, name)(torch.zeros(1, dtype=dtype))
 
 
 def _keep_freed_memory() -> None:
