@@ -28,8 +28,12 @@ RECIPES = {
     "new-tiny": Recipe(
         2, 2e-2, dropout=0.0, optimizer="muon", step_tokens=1792, most_step_tokens=4096, fewest_steps=360
     ),
-    "new-small": Recipe(2, 1.2e-2, dropout=0.0, optimizer="muon", step_tokens=2048, fewest_steps=300),
-    "new-medium": Recipe(2, 8e-3, dropout=0.0, optimizer="muon", step_tokens=4096, fewest_steps=300),
+    "new-small": Recipe(
+        2, 1.2e-2, dropout=0.0, optimizer="muon", step_tokens=1024, most_step_tokens=2048, fewest_steps=600
+    ),
+    "new-medium": Recipe(
+        2, 4e-3, dropout=0.0, optimizer="muon", step_tokens=2048, most_step_tokens=4096, fewest_steps=300
+    ),
 }
 PRETRAINED = Recipe(3, 5e-5, dropout=0.1, optimizer="adamw", batch_size=8)
 
