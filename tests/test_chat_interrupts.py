@@ -38,6 +38,18 @@ def test_ctrl_c_at_the_prompt_clears_the_line(open_chat: OpenChat) -> None:
     chat.end()
 
 
+def test_an_interrupt_from_outside_clears_the_line_as_the_key_does(open_chat: OpenChat) -> None:
+    chat = open_chat("--greedy")
+    chat.prompt()
+    chat.type("Tell me")
+    assert chat.shows("you> Tell me")
+    chat.command.kill("SIGINT")
+    chat.prompt()
+    assert "bot> Hello there." in chat.say("Hi!")
+    chat.type(CTRL_D)
+    chat.end()
+
+
 def test_ctrl_c_stops_a_response_that_stays_and_the_chat_goes_on(open_chat: OpenChat, wide: str) -> None:
     chat = open_chat(*LONG, model=wide)
     chat.prompt()

@@ -86,7 +86,7 @@ class DrawnPrompt:
                     end_if_one_has_come()
                     asyncio.get_running_loop().set_exception_handler(self._tell)
 
-                return prompt.prompt(speaker, default=text, pre_run=begin)
+                return prompt.prompt(speaker, default=text, pre_run=begin, handle_sigint=False)
         finally:
             self._terminal.mark_pastes()
 
@@ -104,16 +104,21 @@ class DrawnPrompt:
 
 @contextmanager
 def _signals_wait(application: Application[str]) -> Iterator[Callable[[], None]]:
-    """Let a signal that ends the program end the prompt, and only then do what it does.
+    """Let a signal end the prompt, Ctrl-C from outside as the key does, and only then do what else it does.
 
-    The prompt catches what is raised while it is at work, shows it, and waits for Enter.
+    The prompt catches what is raised while it is at work, shows it, and waits for Enter. Of a Ctrl-C that comes as it
+    ends its own handler would show a traceback.
     """
     came: list[int] = []
     usual: dict[int, Any] = {}
 
     def end_if_one_has_come() -> None:
         if came and application.future is not None and not application.future.done():
-            application.exit(exception=EOFError)
+            if came[0] == signal.SIGINT:
+                del came[0]
+                application.exit(exception=KeyboardInterrupt, style="class:aborting")
+            else:
+                application.exit(exception=EOFError)
 
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         came.append(number)
@@ -122,7 +127,7 @@ def _signals_wait(application: Application[str]) -> Iterator[Callable[[], None]]
 
     for name in EXIT_CODES:
         number = getattr(signal, name, None)
-        if number is not None and number != signal.SIGINT and callable(signal.getsignal(number)):
+        if number is not None and callable(signal.getsignal(number)):
             usual[number] = signal.signal(number, on_signal)
     try:
         yield end_if_one_has_come
