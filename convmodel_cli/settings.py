@@ -64,7 +64,8 @@ class ComputeSettings:
     device: Literal["auto", "cpu", "cuda", "mps"] = knob("auto", "Where to compute.")
     precision: Literal["auto", "bf16", "fp32", "int8"] = knob(
         "auto",
-        "Number format. auto: bf16 for fit where the hardware is fast at it, fp32 elsewhere. "
+        "Number format. auto: bf16 for fit where the hardware is fast at it (GPUs since Ampere, CPUs with AMX or "
+        "AVX-512 BF16), fp32 elsewhere. "
         "int8: smaller weights for generate and chat on a CPU, about three times as fast for a single response.",
     )
     threads: int | None = knob(None, "CPU threads.", at_least=1, at_most=256, shown_default="all cores")

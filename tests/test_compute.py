@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -34,3 +35,15 @@ def test_each_function_of_mkl_is_called_by_one_thread_first() -> None:
     with _Calls() as calls:
         set_up(ComputeSettings(), for_training=False)
     assert {(name, dtype, 1) for name in names for dtype in (torch.float32, torch.float64)} <= calls.seen
+
+
+@pytest.mark.parametrize(
+    ("tiles", "products", "precision"), [(True, True, "bf16"), (False, True, "bf16"), (False, False, "fp32")]
+)
+def test_a_run_takes_bf16_where_the_processor_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, tiles: bool, products: bool, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: products)
+    assert set_up(ComputeSettings(device="cpu"), for_training=True).precision == precision
+    assert set_up(ComputeSettings(device="cpu"), for_training=False).precision == "fp32"

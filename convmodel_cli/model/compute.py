@@ -45,7 +45,7 @@ class Compute:
         """What computes, as far as the last bits of a result depend on it."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return torch.backends.cpu.get_cpu_capability() if self.device.type == "cpu" else self.device.type
+        return _cpu_name() if self.device.type == "cpu" else self.device.type
 
     def forward(self) -> AbstractContextManager[object]:
         """The context of a forward pass: lower precision for matrix products, fp32 for the rest."""
@@ -130,7 +130,15 @@ def _device(wanted: str) -> str:
 def _multiplies_bf16_fast(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def _cpu_name() -> str:
+    """Its name and what torch uses of it: neither alone decides which kernels compute."""
+    tell = getattr(torch.cpu, "get_capabilities", None)  # not every torch has it
+    name = tell().get("cpu_name") if tell is not None else None
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{name}, {capability}" if name else capability
 
 
 def exact(tensor: Tensor) -> Tensor:
