@@ -134,7 +134,7 @@ def test_no_gradients_give_the_same_losses() -> None:
     torch.testing.assert_close(without, packed_losses(network, batch, torch.float32).detach(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["gelu_new", "gelu"])
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu_pytorch_tanh", "gelu"])
 def test_no_gradients_give_the_same_losses_in_bf16(activation: str) -> None:
     network, batch = make_network(activation_function=activation), make_batch(*BATCHES["unlike"])
     exact = packed_losses(network, batch, torch.float32).detach()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from convmodel_cli.data.batching import MicroBatch
-from convmodel_cli.model.gpt2 import is_plain_gpt2, length_step
+from convmodel_cli.model.gpt2 import GELU, is_plain_gpt2, length_step
 from convmodel_cli.model.gradients import add_gradient, gradient_of, working_copy
 from convmodel_cli.model.packed_attention import Spans, attend, spans_of
 from convmodel_cli.model.packed_head import head_losses
@@ -85,14 +85,14 @@ def _block(block: Any, x: Tensor, spans: Spans, drop: Callable[[Tensor], Tensor]
     attention, mlp = block.attn, block.mlp
     mixed = _linear(attention.c_attn, _norm(block.ln_1, x).to(dtype), dtype)
     x = x + drop(_linear(attention.c_proj, attend(mixed, spans, attention.num_heads), dtype))
-    inner = _inner(mlp, _norm(block.ln_2, x).to(dtype), dtype)
+    approximate = GELU[attention.config.activation_function]
+    inner = _inner(mlp, _norm(block.ln_2, x).to(dtype), approximate, dtype)
     return x + drop(_linear(mlp.c_proj, inner, dtype))
 
 
-def _inner(mlp: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
+def _inner(mlp: Any, x: Tensor, approximate: str, dtype: torch.dtype) -> Tensor:
     """The wide layer of an MLP; GPT-2's activation within its product, where no gradient needs what it is made of."""
-    fuses = isinstance(mlp.act, nn.GELU) and mlp.act.approximate == "tanh" and not torch.is_grad_enabled()
-    if fuses and x.dtype == torch.bfloat16 and _FUSES:
+    if approximate == "tanh" and x.dtype == torch.bfloat16 and _FUSES and not torch.is_grad_enabled():
         weight, bias = working_copy(mlp.c_fc.weight, dtype), working_copy(mlp.c_fc.bias, dtype)
         activated: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, "gelu", [], "tanh")
         return activated
