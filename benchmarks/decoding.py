@@ -6,7 +6,9 @@
 
 After 64 tokens of real conversations, 96 greedy tokens, none of which may end the response; one stream. The time has
 the context in it. CTranslate2 has as many threads as the others, and in int8 also one alone, which makes it faster.
-`--valid` adds the perplexity of each precision on its first 20 conversations, which needs a trained model.
+The floors are what a response would be if a token were nothing but the products of one row with the matrices of the
+layers and the head, each as fast as ours. `--valid` adds the perplexity of each precision on its first 20
+conversations, which needs a trained model.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import argparse
 import math
 import statistics
 import time
-import typing
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from convmodel_cli.workflows.answer import open_responder
 
 CONTEXT_TOKENS = 64
 CONVERSATIONS = 20  # whose perplexity is measured
+PRECISIONS = ("fp32", "int8")
 SPEED, PPL = "tokens_per_second", "ppl"
 GOALS = {"gpt2": (">= 1.2", ">= 3", ">= 1.5"), "new-tiny": (">= 4", "-", "-")}
 
@@ -120,6 +122,17 @@ def ctranslate2(precision: str, threads: int | None, options: argparse.Namespace
     return timed(options, tokenizer, respond)
 
 
+def floor(precision: str, options: argparse.Namespace, work: Path) -> Figures:
+    from bases import prepare_model
+    from floors import products_of_a_row
+    from opponents import load_network
+
+    from convmodel_cli.model.compute import set_up
+
+    set_up(ComputeSettings(precision=precision, device="cpu"), for_training=False)  # type: ignore[arg-type]
+    return products_of_a_row(load_network(prepare_model(options, work), best=False).config, precision)
+
+
 def perplexity(precision: str, options: argparse.Namespace, work: Path) -> Figures:
     """Of the first conversations, read token by token, as a response is made."""
     from bases import encode, prepare_model
@@ -152,6 +165,9 @@ def comparisons(shape: str) -> list[Comparison]:
         Comparison("ours-int8", "ctranslate2-int8", SPEED, int8_both),
         Comparison("ours-int8", "ctranslate2-int8-one-thread", SPEED, int8_both),
         Comparison("ours-fp32", "ctranslate2-float32", SPEED, "-"),
+        Comparison("floor-fp32", "generate-fp32", SPEED, "-"),
+        Comparison("floor-int8", "generate-fp32", SPEED, "-"),
+        Comparison("floor-int8", "ctranslate2-int8-one-thread", SPEED, "-"),
         Comparison("perplexity-int8", "perplexity-fp32", PPL, "<= 1.005"),
     ]
 
@@ -164,25 +180,19 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=96, help="of each response")
     parser.add_argument("--responses", type=int, default=5, help="in each round; their median counts")
     options = parser.parse_args()
-    precisions = [each for each in ("fp32", "int8") if each in known_precisions()]
     contestants = {
-        **{f"ours-{precision}": partial(ours, precision) for precision in precisions},
+        **{f"ours-{precision}": partial(ours, precision) for precision in PRECISIONS},
+        **{f"floor-{precision}": partial(floor, precision) for precision in PRECISIONS},
         "generate-fp32": library,
         "ctranslate2-float32": partial(ctranslate2, "float32", None),
         "ctranslate2-int8": partial(ctranslate2, "int8", None),
         "ctranslate2-int8-one-thread": partial(ctranslate2, "int8", 1),
     }
     if options.valid is not None:
-        contestants |= {f"perplexity-{precision}": partial(perplexity, precision) for precision in precisions}
+        contestants |= {f"perplexity-{precision}": partial(perplexity, precision) for precision in PRECISIONS}
     rounds = measure.take_turns(options, contestants, prepare)
     about = {"model": options.model or options.shape, "context_tokens": CONTEXT_TOKENS, "new_tokens": options.tokens}
     measure.report("decoding", rounds, comparisons(options.shape), **about)
-
-
-def known_precisions() -> tuple[str, ...]:
-    """Those that the settings of the machine allow."""
-    precisions: tuple[str, ...] = typing.get_args(typing.get_type_hints(ComputeSettings)["precision"])
-    return precisions
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 Scoring alone, without loading and encoding, after a warm-up with one conversation. The Trainer's default is fp32 with
 batches of 8 in the order of the file; its best is bf16 throughout, rows of like length together, batches of 4 (of 8 and
 of 16 are slower), and the loss only. Ours in bf16 keeps fp32 weights, and sums its losses in fp64. The losses differ a
-little: the Trainer's is a mean of means.
+little: the Trainer's is a mean of means. The floor is what the machine would do if it did nothing but the bf16 matrix
+products of the layers and the head, in their own shapes.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from measure import Comparison, Figures
 from convmodel_cli.settings import ComputeSettings
 
 DEFAULT_BATCH_SIZE = 8
+TOKENS = 4096  # of the floor's matrices, as many as are measured at once
 SPEED = "tokens_per_second"
 COMPARISONS = [
     Comparison("ours-bf16", "trainer-best", SPEED, ">= 3"),
     Comparison("ours-fp32", "trainer-default", SPEED, "-"),
     Comparison("ours-bf16", "trainer-best", "loss", "about 1"),
+    Comparison("floor", "trainer-best", SPEED, "-"),
 ]
 
 
@@ -60,6 +63,16 @@ def ours(precision: str, options: argparse.Namespace, work: Path) -> Figures:
     return result(len(sequences.ids), score.loss, time.perf_counter() - started)
 
 
+def floor(options: argparse.Namespace, work: Path) -> Figures:
+    from bases import prepare_model
+    from floors import products
+    from opponents import load_network
+
+    return products(
+        load_network(prepare_model(options, work), best=True).config, TOKENS, options.device, backward=False
+    )
+
+
 def trainer(best: bool, options: argparse.Namespace, work: Path) -> Figures:
     from bases import encode, prepare_model
     from opponents import evaluate, load_network, load_tokenizer, rows_of
@@ -91,6 +104,7 @@ def main() -> None:
         "trainer-best": partial(trainer, True),
         "ours-fp32": partial(ours, "fp32"),
         "trainer-default": partial(trainer, False),
+        "floor": floor,
     }
     rounds = measure.take_turns(options, contestants, prepare)
     measure.report("evaluation", rounds, COMPARISONS, model=options.model or options.shape)

@@ -13,11 +13,8 @@ but the bf16 matrix products of the layers and the head, forward and backward, m
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import measure
 from measure import Comparison, Figures
@@ -81,36 +78,10 @@ def figures(options: argparse.Namespace, work: Path, seconds: float) -> Figures:
 
 def floor(options: argparse.Namespace, work: Path) -> Figures:
     """Tokens per second if training were nothing but its bf16 matrix products, forward and backward."""
-    import torch
+    from floors import products
     from opponents import load_network
 
-    network = load_network(work / "base", best=True)
-    config, width = network.config, network.config.n_embd
-    shapes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)] * config.n_layer
-    shapes.append((width, config.vocab_size))
-    seconds = sum(shapes.count(shape) * product_seconds(*shape, torch.device(options.device)) for shape in set(shapes))
-    operations = sum(6 * inner * outer for inner, outer in shapes)
-    return {"tokens_per_second": TOKENS / seconds, "tera_operations_per_second": operations * TOKENS / seconds / 1e12}
-
-
-def product_seconds(inner: int, outer: int, device: Any, repeats: int = 9) -> float:
-    """Of one layer's product for `TOKENS` tokens, and of the two of its backward pass; a median."""
-    import torch
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, dtype=torch.bfloat16, device=device)
-
-    inputs, weights, gradients = draw(TOKENS, inner), draw(inner, outer), draw(TOKENS, outer)
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        inputs @ weights
-        gradients @ weights.t()
-        inputs.t() @ gradients
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+    return products(load_network(work / "base", best=True).config, TOKENS, options.device, backward=True)
 
 
 def comparisons(shape: str) -> list[Comparison]:
