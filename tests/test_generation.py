@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.model.checkpoint import load_model
 from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.generation import Context, Token, respond
-from convmodel_cli.model.language_model import LanguageModel
+from convmodel_cli.model.language_model import LanguageModel, decode
 from convmodel_cli.model.sampling import (
     Chooser,
     ban_repeated_ngrams,
@@ -154,6 +155,16 @@ def test_a_character_whose_end_never_comes_is_left_out(model: LanguageModel) -> 
     for token in ids[:-1]:
         stream.add(token)
     assert "\ufffd" not in stream.text
+
+
+def test_text_that_grows_is_at_each_token_that_of_all_so_far(model: LanguageModel) -> None:
+    """Of bytes in any order, most of which are no characters, control tokens among them."""
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        ids = random.integers(0, 300, 30).tolist()
+        shown = shown_by(TextStream(model), ids)
+        decoded = [decode(model.tokenizer, ids[:end]).replace("\ufffd", "") for end in range(1, len(ids) + 1)]
+        assert shown == decoded
 
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0]])

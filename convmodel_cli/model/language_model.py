@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from tokenizers import decoders
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
@@ -49,6 +50,13 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     if isinstance(tokenizer, PreTrainedTokenizerFast):
         return str(tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=True))
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def joins_bytes(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the text of ids is their bytes one behind the other, so that none is changed by what follows."""
+    return isinstance(tokenizer, PreTrainedTokenizerFast) and isinstance(
+        tokenizer.backend_tokenizer.decoder, decoders.ByteLevel
+    )
 
 
 def cuts_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convmodel_cli.model.language_model import LanguageModel, decode
+from convmodel_cli.model.language_model import LanguageModel, decode, joins_bytes
 
 _BROKEN = "\ufffd"
 
@@ -22,13 +22,16 @@ class TextStream:
         self._stop_words = stop_words
         self._made: list[int] = []
         self._decoded = ""
+        self._joins = joins_bytes(model.tokenizer)
+        self._settled = ""  # what all but the last tokens spell for good
+        self._unsettled: list[int] = []
         self.text = ""
         self.stopped = False
 
     def add(self, token: int) -> str:
         """The characters that this token makes certain, perhaps none."""
         self._made.append(token)
-        self._decoded = self._decode(self._made)
+        self._decode(token)
         places = [place for word in self._stop_words if (place := self._decoded.find(word)) >= 0]
         if places:
             self.stopped = True
@@ -55,8 +58,12 @@ class TextStream:
         self.text += piece
         return piece
 
-    def _decode(self, ids: list[int]) -> str:
-        return self._decode_all(ids).replace(_BROKEN, "")
+    def _decode(self, token: int) -> None:
+        self._unsettled.append(token)
+        ending = self._decode_all(self._unsettled)
+        self._decoded = self._settled + ending.replace(_BROKEN, "")
+        if self._joins and not ending.endswith(_BROKEN):
+            self._settled, self._unsettled = self._decoded, []
 
     def _decode_all(self, ids: list[int]) -> str:
         return decode(self._model.tokenizer, ids)
