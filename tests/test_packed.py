@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from convmodel_cli.data.batching import MicroBatch, pad
 from convmodel_cli.data.encoding import Tokens
-from convmodel_cli.model import gpt2_packed
+from convmodel_cli.model import gpt2_packed, packed_attention
 from convmodel_cli.model.gpt2_packed import packed_losses, packs
 from convmodel_cli.model.gradients import working_copy
 from convmodel_cli.model.language_model import prepare_network
@@ -134,8 +134,12 @@ def test_no_gradients_give_the_same_losses() -> None:
     torch.testing.assert_close(without, packed_losses(network, batch, torch.float32).detach(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("fuses", [True, False])
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu_pytorch_tanh", "gelu"])
-def test_no_gradients_give_the_same_losses_in_bf16(activation: str) -> None:
+def test_no_gradients_give_the_same_losses_in_bf16(
+    monkeypatch: pytest.MonkeyPatch, activation: str, fuses: bool
+) -> None:
+    monkeypatch.setattr(packed_attention, "_FUSES_BF16", fuses)
     network, batch = make_network(activation_function=activation), make_batch(*BATCHES["unlike"])
     exact = packed_losses(network, batch, torch.float32).detach()
     with torch.inference_mode():

@@ -6,7 +6,7 @@ import ctypes
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,9 @@ class Compute:
         """What computes, as far as the last bits of a result depend on it."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return _cpu_name() if self.device.type == "cpu" else self.device.type
+        if self.device.type == "cpu":
+            return f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
+        return self.device.type
 
     def forward(self) -> AbstractContextManager[object]:
         """The context of a forward pass: lower precision for matrix products, fp32 for the rest."""
@@ -133,12 +135,10 @@ def _multiplies_bf16_fast(device: torch.device) -> bool:
     return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
-def _cpu_name() -> str:
-    """Its name and what torch uses of it: neither alone decides which kernels compute."""
-    tell = getattr(torch.cpu, "get_capabilities", None)  # not every torch has it
-    name = tell().get("cpu_name") if tell is not None else None
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{name}, {capability}" if name else capability
+def cpu_name() -> str:
+    """What the processor calls itself, which is not always all of its name; not every torch tells."""
+    tell: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    return str(tell().get("cpu_name", "CPU"))
 
 
 def exact(tensor: Tensor) -> Tensor:

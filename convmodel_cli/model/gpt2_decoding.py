@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from convmodel_cli.model.gpt2 import GELU, length_step
 from convmodel_cli.model.key_values import KeyValues
 from convmodel_cli.model.matrices import Matrix, make_head, make_matrix
+from convmodel_cli.model.products import by_onednn
 
 _attend = functional.scaled_dot_product_attention
 _FEWEST_ROWS = 4
@@ -74,7 +75,7 @@ class Gpt2:
         self.precision = precision
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32  # of keys and values
         self.device = self._tokens.device
-        self._fills = precision != "fp32" and self.device.type == "cpu"
+        self._fills = self.device.type == "cpu" and by_onednn(torch.float32 if precision == "fp32" else torch.bfloat16)
 
     def new_cache(self) -> KeyValues:
         width = self._tokens.shape[1]

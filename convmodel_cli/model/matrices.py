@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from convmodel_cli.model.products import SHUNS_MKL, multiply
+
 Matrix = Callable[[Tensor], Tensor]  # (rows, in) -> (rows, out)
 
-
+_MOST_PARTS = 64
 _LARGEST_INT8 = 127
 # Without VNNI the kernel adds up products in 16 bits, which do not hold them.
 _MULTIPLIES_INT8 = torch.cpu._is_vnni_supported() and "fbgemm" in torch.backends.quantized.supported_engines
@@ -35,15 +37,33 @@ def make_head(weight: Tensor, precision: str) -> Matrix:
     return _Centred(make_matrix(weight - common, None, precision), common)
 
 
-@dataclass(frozen=True, slots=True)
 class _Plain:
-    """The weight as it is, in either layout: (in, out), or a view of (out, in)."""
+    """The weight as it is, in either layout: (in, out), or a view of (out, in).
 
-    weight: Tensor
-    bias: Tensor | None
+    Where MKL takes one thread for a single row, however large the matrix, the row is made of parts.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight = weight
+        self._bias = bias
+        size = weight.shape[1]
+        count = _parts(size) if SHUNS_MKL and weight.device.type == "cpu" else 1
+        self._parts = weight.unflatten(1, (count, size // count)).movedim(1, 0) if count > 1 else None
+        self._part_biases = None if bias is None else bias.view(count, 1, -1)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+        if self._parts is None or len(x) > 1:
+            return multiply(x, self._weight, self._bias)
+        row = x.expand(len(self._parts), 1, -1)
+        if self._part_biases is None:
+            return torch.bmm(row, self._parts).view(1, -1)
+        return torch.baddbmm(self._part_biases, row, self._parts).view(1, -1)
+
+
+def _parts(size: int) -> int:
+    """How many equal parts a row of results has, at least one for each thread; 1 if it has no such parts."""
+    threads = torch.get_num_threads()
+    return next((n for n in range(threads, _MOST_PARTS + 1) if size % n == 0), 1) if threads > 1 else 1
 
 
 @dataclass(frozen=True, slots=True)

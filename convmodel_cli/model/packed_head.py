@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from convmodel_cli.model.gradients import gradient_of
+from convmodel_cli.model.products import multiply
 
 _MOST_LOGITS = 2**26  # at once, where none have to be kept for the gradient
 _LOGITS_IN_FP32 = 2**18  # at once: they stay in the processor's cache
@@ -24,7 +25,7 @@ def head_losses(hidden: Tensor, head: Tensor, copy: Tensor, targets: Tensor) -> 
         return losses
     size = max(16, _MOST_LOGITS // len(head))
     parts = zip(hidden.split(size), targets.split(size), strict=True)
-    return torch.cat([-_normalize(part @ copy.t(), own, kept=False) for part, own in parts])
+    return torch.cat([-_normalize(multiply(part, copy.t()), own, kept=False) for part, own in parts])
 
 
 def _normalize(logits: Tensor, targets: Tensor, kept: bool) -> Tensor:
@@ -48,7 +49,7 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, copy: Tensor, targets: Tensor) -> Tensor:
-        likelihoods = hidden @ copy.t()
+        likelihoods = multiply(hidden, copy.t())
         of_targets = _normalize(likelihoods, targets, kept=True)
         ctx.kept = hidden, head, copy, targets, likelihoods, of_targets
         return -of_targets

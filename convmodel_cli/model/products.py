@@ -1,0 +1,29 @@
+"""Matrix products on a CPU, by whichever of torch's libraries is the faster one for them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from convmodel_cli.model.compute import cpu_name
+
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
+# MKL, which torch takes for fp32, is made for Intel's processors. On AMD's it is half as fast as oneDNN, and computes a
+# single row in one thread.
+SHUNS_MKL = _HAS_ONEDNN and "AMD" in cpu_name()
+FUSES_BF16 = _HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight + bias, of shapes (rows, in), (in, out) and (out,)."""
+    asked_for = bias is not None or x.dtype != torch.bfloat16  # which torch gives to oneDNN by itself
+    if asked_for and by_onednn(x.dtype) and x.device.type == "cpu":
+        # The bias comes in the same pass, where addmm first writes it everywhere.
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, "none", [], "")
+        return product
+    return x @ weight if bias is None else torch.addmm(bias, x, weight)
+
+
+def by_onednn(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies this type here, which prepares a kernel for every shape that it has not met."""
+    return FUSES_BF16 if dtype == torch.bfloat16 else SHUNS_MKL and dtype == torch.float32
