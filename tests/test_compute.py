@@ -38,7 +38,7 @@ def test_each_function_of_mkl_is_called_by_one_thread_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tiles", "products", "precision"), [(True, True, "bf16"), (False, True, "bf16"), (False, False, "fp32")]
+    ("tiles", "products", "precision"), [(True, False, "bf16"), (False, True, "bf16"), (False, False, "fp32")]
 )
 def test_a_run_takes_bf16_where_the_processor_multiplies_it(
     monkeypatch: pytest.MonkeyPatch, tiles: bool, products: bool, precision: str

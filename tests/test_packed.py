@@ -134,12 +134,12 @@ def test_no_gradients_give_the_same_losses() -> None:
     torch.testing.assert_close(without, packed_losses(network, batch, torch.float32).detach(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("fuses", [True, False])
+@pytest.mark.parametrize("tiles", [True, False])
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu_pytorch_tanh", "gelu"])
 def test_no_gradients_give_the_same_losses_in_bf16(
-    monkeypatch: pytest.MonkeyPatch, activation: str, fuses: bool
+    monkeypatch: pytest.MonkeyPatch, activation: str, tiles: bool
 ) -> None:
-    monkeypatch.setattr(packed_attention, "_FUSES_BF16", fuses)
+    monkeypatch.setattr(packed_attention, "_HAS_TILES", tiles)
     network, batch = make_network(activation_function=activation), make_batch(*BATCHES["unlike"])
     exact = packed_losses(network, batch, torch.float32).detach()
     with torch.inference_mode():

@@ -62,8 +62,7 @@ class _Plain:
 
 def _parts(size: int) -> int:
     """How many equal parts a row of results has, at least one for each thread; 1 if it has no such parts."""
-    threads = torch.get_num_threads()
-    return next((n for n in range(threads, _MOST_PARTS + 1) if size % n == 0), 1) if threads > 1 else 1
+    return next((n for n in range(torch.get_num_threads(), _MOST_PARTS + 1) if size % n == 0), 1)
 
 
 @dataclass(frozen=True, slots=True)

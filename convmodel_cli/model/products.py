@@ -11,7 +11,7 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 # MKL, which torch takes for fp32, is made for Intel's processors. On AMD's it is half as fast as oneDNN, and computes a
 # single row in one thread.
 SHUNS_MKL = _HAS_ONEDNN and "AMD" in cpu_name()
-FUSES_BF16 = _HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+_BF16_BY_ONEDNN = _HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -26,4 +26,4 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def by_onednn(dtype: torch.dtype) -> bool:
     """Whether oneDNN multiplies this type here, which prepares a kernel for every shape that it has not met."""
-    return FUSES_BF16 if dtype == torch.bfloat16 else SHUNS_MKL and dtype == torch.float32
+    return _BF16_BY_ONEDNN if dtype == torch.bfloat16 else SHUNS_MKL and dtype == torch.float32
