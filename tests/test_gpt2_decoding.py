@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.data.formats import Conversation
-from convmodel_cli.model import decoding, matrices
+from convmodel_cli.model import decoding, gpt2_decoding, matrices
 from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.decoding import LibraryCache, make_decoder, prepared
 from convmodel_cli.model.generation import Context, Memory, respond
@@ -190,6 +190,19 @@ def test_rounded_weights_cost_less_than_half_a_percent_of_perplexity(
     exact = perplexity(known, compute, held_out)
     assert exact < known.vocab_size / 3
     assert abs(perplexity(prepared(known, rounded), rounded, held_out, rows) / exact - 1) < 0.005
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_keys_and_values_in_either_precision_cost_as_little(
+    known: LanguageModel, compute: Compute, held_out: list[list[int]], monkeypatch: pytest.MonkeyPatch, tiles: bool
+) -> None:
+    monkeypatch.setattr(gpt2_decoding, "HAS_TILES", tiles)
+    rounded = replace(compute, precision="bf16")
+    ready = prepared(known, rounded)
+    assert ready.decoding is not None
+    assert ready.decoding.dtype == (torch.bfloat16 if tiles else torch.float32)
+    exact = perplexity(known, compute, held_out)
+    assert abs(perplexity(ready, rounded, held_out, rows=3) / exact - 1) < 0.005
 
 
 def test_int8_is_as_exact_where_integers_are_not_multiplied_fast(

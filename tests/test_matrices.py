@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
-from convmodel_cli.model import matrices
+from convmodel_cli.model import matrices, products
+from convmodel_cli.model.gpt2 import GELU
 from convmodel_cli.model.matrices import make_matrix
+
+TOLERANCE = {"fp32": 1e-5, "bf16": 0.1, "int8": 0.2}  # of sums of 16 products of normal numbers
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -24,3 +28,17 @@ def test_a_row_in_parts_is_the_row(monkeypatch: pytest.MonkeyPatch, size: int, p
         torch.testing.assert_close(without(rows), rows @ weight)
     stored.mul_(2.0)  # a model that is trained takes its decoding with it
     torch.testing.assert_close(without(x[:1]), x[:1] @ weight)
+
+
+@pytest.mark.parametrize("by_onednn", [False, products._BF16_BY_ONEDNN])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_activations_come_with_the_product(monkeypatch: pytest.MonkeyPatch, precision: str, by_onednn: bool) -> None:
+    monkeypatch.setattr(products, "_BF16_BY_ONEDNN", by_onednn)
+    generator = torch.manual_seed(0)
+    weight, bias, x = (torch.randn(shape, generator=generator) for shape in ((16, 48), (48,), (5, 16)))
+    exact = x @ weight + bias
+    for gelu in {None, *GELU.values()}:
+        expected = exact if gelu is None else functional.gelu(exact, approximate=gelu)
+        for rows in (1, 5):
+            found = make_matrix(weight, bias, precision, gelu)(x[:rows]).float()
+            torch.testing.assert_close(found, expected[:rows], atol=TOLERANCE[precision], rtol=1e-2)

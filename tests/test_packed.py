@@ -139,7 +139,7 @@ def test_no_gradients_give_the_same_losses() -> None:
 def test_no_gradients_give_the_same_losses_in_bf16(
     monkeypatch: pytest.MonkeyPatch, activation: str, tiles: bool
 ) -> None:
-    monkeypatch.setattr(packed_attention, "_HAS_TILES", tiles)
+    monkeypatch.setattr(packed_attention, "HAS_TILES", tiles)
     network, batch = make_network(activation_function=activation), make_batch(*BATCHES["unlike"])
     exact = packed_losses(network, batch, torch.float32).detach()
     with torch.inference_mode():

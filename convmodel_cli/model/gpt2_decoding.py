@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from convmodel_cli.model.gpt2 import GELU, length_step
 from convmodel_cli.model.key_values import KeyValues
 from convmodel_cli.model.matrices import Matrix, make_head, make_matrix
-from convmodel_cli.model.products import by_onednn
+from convmodel_cli.model.products import HAS_TILES, by_onednn
 
 _attend = functional.scaled_dot_product_attention
 _FEWEST_ROWS = 4
@@ -66,16 +66,17 @@ class Gpt2:
     def __init__(self, network: PreTrainedModel, precision: str) -> None:
         net: Any = network
         self._heads = int(network.config.n_head)
-        self._gelu = GELU[network.config.activation_function]
         self._tokens: Tensor = net.transformer.wte.weight.detach()
         self._positions: Tensor = net.transformer.wpe.weight.detach()
         self._layers = [_layer(block, precision) for block in net.transformer.h]
         self._last_norm = _norm(net.transformer.ln_f)
         self._head = make_head(net.lm_head.weight.detach().T, precision)
         self.precision = precision
-        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32  # of keys and values
         self.device = self._tokens.device
-        self._fills = self.device.type == "cpu" and by_onednn(torch.float32 if precision == "fp32" else torch.bfloat16)
+        on_cpu = self.device.type == "cpu"
+        attends_in_bf16 = precision == "bf16" and (HAS_TILES or not on_cpu)
+        self.dtype = torch.bfloat16 if attends_in_bf16 else torch.float32  # of keys and values
+        self._fills = on_cpu and by_onednn(torch.float32 if precision == "fp32" else torch.bfloat16)
 
     def new_cache(self) -> KeyValues:
         width = self._tokens.shape[1]
@@ -142,8 +143,7 @@ class Gpt2:
 
     def _finish_layer(self, layer: _Layer, x: Tensor, mixed: Tensor) -> Tensor:
         x = x.add_(layer.attention_out(mixed))
-        inner = layer.mlp_in(layer.before_mlp(x))
-        return x.add_(layer.mlp_out(functional.gelu(inner, approximate=self._gelu)))
+        return x.add_(layer.mlp_out(layer.mlp_in(layer.before_mlp(x))))
 
     def _logits(self, x: Tensor) -> Tensor:
         return self._head(self._last_norm(x)).float()  # (rows, vocabulary)
@@ -182,14 +182,14 @@ def _norm(module: Any) -> _Norm:
 
 
 def _layer(block: Any, precision: str) -> _Layer:
-    def matrix(module: Any) -> Matrix:
-        return make_matrix(module.weight.detach(), module.bias.detach(), precision)
+    def matrix(module: Any, gelu: str | None = None) -> Matrix:
+        return make_matrix(module.weight.detach(), module.bias.detach(), precision, gelu)
 
     return _Layer(
         before_attention=_norm(block.ln_1),
         attention_in=matrix(block.attn.c_attn),
         attention_out=matrix(block.attn.c_proj),
         before_mlp=_norm(block.ln_2),
-        mlp_in=matrix(block.mlp.c_fc),
+        mlp_in=matrix(block.mlp.c_fc, GELU[block.attn.config.activation_function]),
         mlp_out=matrix(block.mlp.c_proj),
     )

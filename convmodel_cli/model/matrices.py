@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from convmodel_cli.model.products import SHUNS_MKL, multiply
+from convmodel_cli.model.products import SHUNS_MKL, linear, multiply, packed
 
 Matrix = Callable[[Tensor], Tensor]  # (rows, in) -> (rows, out)
 
@@ -20,13 +20,16 @@ _LARGEST_INT8 = 127
 _MULTIPLIES_INT8 = torch.cpu._is_vnni_supported() and "fbgemm" in torch.backends.quantized.supported_engines
 
 
-def make_matrix(weight: Tensor, bias: Tensor | None, precision: str) -> Matrix:
-    """x -> x @ weight + bias for a weight of shape (in, out); "int8" rounds each column on a scale of its own."""
+def make_matrix(weight: Tensor, bias: Tensor | None, precision: str, gelu: str | None = None) -> Matrix:
+    """x -> x @ weight + bias for a weight of shape (in, out), through a GELU of this approximation if there is one.
+
+    "int8" rounds each column of the weight on a scale of its own.
+    """
     if precision == "bf16":
-        return _Bf16(weight.T.to(torch.bfloat16).contiguous(), None if bias is None else bias.to(torch.bfloat16))
+        return _Bf16(weight, bias, gelu)
     if precision == "int8":
-        return _Int8(weight, bias)
-    return _Plain(weight, bias)
+        return _Int8(weight, bias, gelu)
+    return _activated(_Plain(weight, bias), gelu)
 
 
 def make_head(weight: Tensor, precision: str) -> Matrix:
@@ -65,25 +68,31 @@ def _parts(size: int) -> int:
     return next((n for n in range(torch.get_num_threads(), _MOST_PARTS + 1) if size % n == 0), 1)
 
 
-@dataclass(frozen=True, slots=True)
 class _Bf16:
-    weight: Tensor  # (out, in), which is the faster layout for few rows
-    bias: Tensor | None
+    def __init__(self, weight: Tensor, bias: Tensor | None, gelu: str | None) -> None:
+        self._weight = packed(weight.T.to(torch.bfloat16).contiguous())  # (out, in)
+        self._bias = None if bias is None else bias.to(torch.bfloat16)
+        self._gelu = gelu
 
     def __call__(self, x: Tensor) -> Tensor:
-        return functional.linear(x.to(torch.bfloat16), self.weight, self.bias)
+        return linear(x.to(torch.bfloat16), self._weight, self._bias, self._gelu)
+
+
+def _activated(matrix: Matrix, gelu: str | None) -> Matrix:
+    return matrix if gelu is None else lambda x: functional.gelu(matrix(x), approximate=gelu)
 
 
 class _Int8:
     """One row by weights of 8 bits, which are a quarter of what fp32 reads; more rows by weights of 16 bits."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, gelu: str | None) -> None:
         scales = (weight.abs().amax(dim=0) / _LARGEST_INT8).clamp(min=1e-30)
         if not _MULTIPLIES_INT8:
             scales = scales.to(torch.bfloat16)
         rounded = (weight / scales).round_().clamp_(-_LARGEST_INT8, _LARGEST_INT8).to(torch.int8).T.contiguous()
-        self._single = (_Int8Row if _MULTIPLIES_INT8 else _Int8Weights)(rounded, scales, bias)
-        self._many = make_matrix(weight, bias, "bf16")
+        single = (_Int8Row if _MULTIPLIES_INT8 else _Int8Weights)(rounded, scales, bias)
+        self._single = _activated(single, gelu)
+        self._many = _Bf16(weight, bias, gelu)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._single(x) if len(x) == 1 else self._many(x)

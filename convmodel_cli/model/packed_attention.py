@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convmodel_cli.model.products import HAS_TILES
+
 _LENGTH_STEP = 32
 _TOKENS_AT_ONCE = 512  # their scores stay in the processor's cache
-# Without tiles torch's fused kernel multiplies bf16 at half the speed of plain products or less.
-_HAS_TILES = torch.cpu._is_amx_tile_supported()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def spans_of(lengths: tuple[int, ...]) -> Spans:
 
 def attend(mixed: Tensor, spans: Spans, heads: int) -> Tensor:
     """Queries, keys and values side by side (tokens, 3 * width) -> (tokens, width); 0 where no sequence stands."""
-    if not torch.is_grad_enabled() and (_HAS_TILES or mixed.dtype != torch.bfloat16):
+    if not torch.is_grad_enabled() and (HAS_TILES or mixed.dtype != torch.bfloat16):
         return _attend_fused(mixed, spans, heads)
     output: Tensor = _Attend.apply(mixed, spans, heads)  # type: ignore[no-untyped-call]
     return output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from convmodel_cli.model.compute import cpu_name
 
@@ -11,6 +12,9 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 # MKL, which torch takes for fp32, is made for Intel's processors. On AMD's it is half as fast as oneDNN, and computes a
 # single row in one thread.
 SHUNS_MKL = _HAS_ONEDNN and "AMD" in cpu_name()
+# Without tiles torch's fused attention multiplies bf16 at half the speed of plain products or less.
+HAS_TILES = torch.cpu._is_amx_tile_supported()
+_ROWS = 32  # for which a layout is chosen; others take it too
 _BF16_BY_ONEDNN = _HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
@@ -22,6 +26,23 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, "none", [], "")
         return product
     return x @ weight if bias is None else torch.addmm(bias, x, weight)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: str | None = None) -> Tensor:
+    """x @ weight.T + bias for a weight (out, in), which may be packed; through a GELU of this approximation."""
+    if by_onednn(x.dtype) and x.device.type == "cpu":
+        attribute, algorithm = ("none", "") if gelu is None else ("gelu", gelu)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, attribute, [], algorithm)
+        return product
+    product = functional.linear(x, weight, bias)
+    return product if gelu is None else functional.gelu(product, approximate=gelu)
+
+
+def packed(weight: Tensor) -> Tensor:
+    """A weight (out, in) for `linear` in the layout of oneDNN's kernels, into which else each product brings it."""
+    if by_onednn(weight.dtype) and weight.device.type == "cpu":
+        return torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)  # type: ignore[no-any-return]
+    return weight
 
 
 def by_onednn(dtype: torch.dtype) -> bool:
