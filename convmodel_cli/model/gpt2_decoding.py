@@ -115,9 +115,8 @@ class Gpt2:
         x = self._embed_places(ids, types, positions, fill)
         past = cache.open_place()
         for layer, place, keys, values in zip(self._layers, past.place, past.keys, past.values, strict=True):
-            asked = (
-                layer.attention_in(layer.before_attention(x))[:rows].to(self.dtype).view(rows, 3, self._heads, 1, -1)
-            )
+            asked = layer.attention_in(layer.before_attention(x)).narrow(0, 0, rows)
+            asked = asked.to(self.dtype).view(rows, 3, self._heads, 1, -1)
             place.copy_(asked.narrow(1, 1, 2))
             mixed = _attend(asked.select(1, 0), keys, values, attn_mask=past.hidden).view(rows, -1)
             x = self._finish_layer(layer, x, functional.pad(mixed, (0, 0, 0, fill)) if fill else mixed)

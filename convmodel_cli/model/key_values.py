@@ -111,8 +111,9 @@ class KeyValues:
             self._make_room()
         first, rows = min(self._starts), len(self._starts)
         self._end += 1
-        place = self._held[:, :rows, :, :, self._end - 1 : self._end].unbind()
-        keys, values = self._held[:, :rows, :, :, first : self._end].unbind(2)
+        held = self._held.narrow(1, 0, rows)
+        place = held.narrow(4, self._end - 1, 1).unbind()
+        keys, values = held.narrow(4, first, self._end - first).unbind(2)
         hidden = None if max(self._starts) == first else self._hidden[0, :rows, :, :, first : self._end, 0]
         return Step(place, keys.unbind(), values.unbind(), hidden)
 

@@ -16,6 +16,7 @@ Matrix = Callable[[Tensor], Tensor]  # (rows, in) -> (rows, out)
 
 _MOST_PARTS = 64
 _LARGEST_INT8 = 127
+_SMALL = 2**18  # a matrix for which the time of `_Int8Row` is not that of its product
 # Without VNNI the kernel adds up products in 16 bits, which do not hold them.
 _MULTIPLIES_INT8 = torch.cpu._is_vnni_supported() and "fbgemm" in torch.backends.quantized.supported_engines
 
@@ -87,10 +88,11 @@ class _Int8:
 
     def __init__(self, weight: Tensor, bias: Tensor | None, gelu: str | None) -> None:
         scales = (weight.abs().amax(dim=0) / _LARGEST_INT8).clamp(min=1e-30)
-        if not _MULTIPLIES_INT8:
+        of_16_bits = not _MULTIPLIES_INT8 or weight.numel() <= _SMALL
+        if of_16_bits:
             scales = scales.to(torch.bfloat16)
         rounded = (weight / scales).round_().clamp_(-_LARGEST_INT8, _LARGEST_INT8).to(torch.int8).T.contiguous()
-        single = (_Int8Row if _MULTIPLIES_INT8 else _Int8Weights)(rounded, scales, bias)
+        single = (_Int8Weights if of_16_bits else _Int8Row)(rounded, scales, bias)
         self._single = _activated(single, gelu)
         self._many = _Bf16(weight, bias, gelu)
 
@@ -120,15 +122,15 @@ class _Int8Row:
 
 @dataclass(frozen=True, slots=True)
 class _Int8Weights:
-    """Activations of 16 bits, for processors that do not multiply integers fast."""
+    """Activations of 16 bits, for small matrices and for processors that do not multiply integers fast."""
 
     weight: Tensor  # (out, in)
     scales: Tensor
     bias: Tensor | None
 
     def __call__(self, x: Tensor) -> Tensor:
-        product = torch._weight_int8pack_mm(x.to(torch.bfloat16), self.weight, self.scales).float()
-        return product if self.bias is None else product.add_(self.bias)
+        product = torch._weight_int8pack_mm(x.to(torch.bfloat16), self.weight, self.scales)
+        return product.float() if self.bias is None else product + self.bias  # fp32, as the bias is
 
 
 @dataclass(frozen=True, slots=True)
