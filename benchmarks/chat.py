@@ -23,6 +23,7 @@ import transformers
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.data.conversations import read_conversations
 from convmodel_cli.model.compute import set_up
+from convmodel_cli.model.decoding import prepared
 from convmodel_cli.model.generation import Memory
 from convmodel_cli.model.new import SIZES, new_model
 from convmodel_cli.settings import ComputeSettings
@@ -86,7 +87,7 @@ def main() -> None:
     conversations = read_conversations(options.conversations)
     compute = set_up(ComputeSettings(), for_training=False)
     turns = chain.from_iterable(conversation.turns for conversation in conversations)
-    model = new_model(SIZES[options.base], list(turns), 4096, seed=0)
+    model = prepared(new_model(SIZES[options.base], list(turns), 4096, seed=0), compute)
     sampling = SamplingSettings(max_new_tokens=TOKENS, min_new_tokens=TOKENS)
     responder = Responder(model, compute, sampling, model.max_positions, with_types=True)
     said = chain.from_iterable(conversation.turns for conversation in conversations)

@@ -14,9 +14,7 @@ GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # name
 
 def is_plain_gpt2(network: PreTrainedModel) -> bool:
     """Whether the network is a GPT-2 without its variants, adapters, wrappers or hooks."""
-    if type(network) is not GPT2LMHeadModel:
-        return False
-    if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
+    if type(network) is not GPT2LMHeadModel or is_hooked(network):
         return False
     config, net = network.config, cast(Any, network)
     varies = config.scale_attn_by_inverse_layer_idx or config.reorder_and_upcast_attn or config.add_cross_attention
@@ -25,6 +23,11 @@ def is_plain_gpt2(network: PreTrainedModel) -> bool:
     matrices = [module for block in net.transformer.h for module in (*block.attn.children(), *block.mlp.children())]
     kinds = {type(module) for module in matrices if any(True for _ in module.parameters())}
     return kinds == {Conv1D} and type(net.lm_head) is nn.Linear and net.lm_head.bias is None
+
+
+def is_hooked(network: nn.Module) -> bool:
+    """Whether something wants to see or change what goes into a module or comes out of it."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
 def fused_projections(network: nn.Module) -> list[nn.Parameter]:

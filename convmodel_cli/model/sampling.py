@@ -53,13 +53,17 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Rule out the tail behind the likeliest tokens that together have probability `p`; the likeliest always stays."""
-    ordered, order = logits.sort(descending=True)
-    before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-    beyond = before >= p
+    """Rule out the tail behind the likeliest tokens that together have probability `p`; ties with the last one stay.
+
+    The likeliest always stays.
+    """
+    likelihoods = logits.softmax(-1)
+    possible = int((likelihoods > 0).sum(-1).max())
+    ordered = likelihoods.topk(possible).values
+    beyond = ordered.cumsum(-1) - ordered >= p
     beyond[:, 0] = False  # a p below the smallest fp32 is 0
-    ordered = ordered.masked_fill(beyond, -torch.inf)
-    return torch.empty_like(logits).scatter_(-1, order, ordered)
+    least = ordered.masked_fill(beyond, torch.inf).amin(-1, keepdim=True)
+    return logits.masked_fill(likelihoods < least, -torch.inf)
 
 
 def keep_min_p(logits: Tensor, share: float) -> Tensor:
