@@ -6,7 +6,9 @@
 Contexts are real conversations cut in front of a turn, each somewhere else. Greedy, without token types, in the same
 precision on both sides. The opponent pads on the left, and takes its contexts sorted by length. The responses of a
 model of random weights never end, so they all have `--max-new-tokens`; a trained model's have lengths of their own.
-`same_text` is the share of responses that are the same to the letter on both sides.
+`same_text` is the share of responses that are the same to the letter on both sides. The floor is what the machine would
+do if it did nothing but the bf16 matrix products: of the layers for the tokens that are read, and of the layers and the
+head for one more token of each row at a time; for responses that all have `--max-new-tokens`.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ SPEED = "responses_per_second"
 COMPARISONS = [
     Comparison("ours-fp32", "generate-fp32", SPEED, ">= 5"),
     Comparison("ours-bf16", "generate-bf16", SPEED, ">= 5"),
+    Comparison("floor-bf16", "generate-bf16", SPEED, "-"),
 ]
+TOKENS = 4096  # of the floor's matrices, as many as are read at once
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 _STRIDE = 7  # spreads the places where conversations are cut over their lengths
 
@@ -90,6 +94,26 @@ def library(precision: str, options: argparse.Namespace, work: Path) -> Figures:
     return result(texts, sum(map(len, responses)), started)
 
 
+def floor(options: argparse.Namespace, work: Path) -> Figures:
+    from bases import prepare_model
+    from floors import products, products_of_a_step
+    from opponents import load_network, load_tokenizer
+
+    from convmodel_cli.model.compute import set_up
+    from convmodel_cli.workflows.answer import BATCH_SIZE
+
+    set_up(ComputeSettings(precision="bf16", device=options.device), for_training=False)
+    folder = prepare_model(options, work)
+    config, tokenizer = load_network(folder, best=True).config, load_tokenizer(folder)
+    end, room = int(tokenizer.eos_token_id), config.n_positions - options.max_new_tokens
+    turns = contexts(options.conversations, options.contexts)
+    read = sum(len(encode_context(tokenizer, each, end, room)) for each in turns)
+    reading = products(config, TOKENS, options.device, backward=False, head=False)["tokens_per_second"]
+    writing = products_of_a_step(config, "bf16", BATCH_SIZE)["tokens_per_second"]
+    seconds = read / reading + options.contexts * options.max_new_tokens / writing
+    return {SPEED: options.contexts / seconds, "seconds": seconds, "seconds_of_reading": read / reading}
+
+
 def encode_context(tokenizer: Any, turns: tuple[str, ...], end: int, room: int) -> list[int]:
     """A sep token in front of the first turn and behind each; raises SystemExit if that is more than there is room."""
     encoded = tokenizer(list(turns), add_special_tokens=False, return_attention_mask=False)["input_ids"]
@@ -127,6 +151,7 @@ def main() -> None:
     for precision in ("fp32", "bf16"):
         contestants[f"ours-{precision}"] = partial(ours, precision)
         contestants[f"generate-{precision}"] = partial(library, precision)
+    contestants["floor-bf16"] = floor
     rounds = measure.take_turns(options, contestants, prepare)
     about = {"model": options.model or options.shape, "contexts": options.contexts, "limit": options.max_new_tokens}
     same = same_text(rounds, "ours-fp32", "generate-fp32")

@@ -12,34 +12,38 @@ from measure import Figures
 from convmodel_cli.model.matrices import make_matrix
 
 
-def products(config: Any, tokens: int, device: str, backward: bool) -> Figures:
+def products(config: Any, tokens: int, device: str, backward: bool, head: bool = True) -> Figures:
     """Tokens per second in bf16 for `tokens` at once, in the products' own shapes, forward or also backward."""
-    shapes = matrix_shapes(config)
+    shapes = layer_shapes(config) + [head_shape(config)] * head
     alone = {shape: product_seconds(tokens, *shape, torch.device(device), backward) for shape in set(shapes)}
     seconds = sum(alone[shape] for shape in shapes)
     operations = sum((6 if backward else 2) * inner * outer for inner, outer in shapes)
     return {"tokens_per_second": tokens / seconds, "tera_operations_per_second": operations * tokens / seconds / 1e12}
 
 
-def products_of_a_row(config: Any, precision: str, repeats: int = 99) -> Figures:
-    """Tokens per second for one at a time, which needs all weights once: no cache of a core holds them."""
+def products_of_a_step(config: Any, precision: str, rows: int = 1, repeats: int = 99) -> Figures:
+    """Tokens per second for one of each row at a time, which needs all weights once: no cache of a core holds them."""
+    shapes = [*layer_shapes(config), head_shape(config)]
     with torch.inference_mode():
-        made = [make_matrix(torch.randn(shape), None, precision) for shape in matrix_shapes(config)]
-        rows = [torch.randn(1, inner) for inner, _ in matrix_shapes(config)]
+        made = [make_matrix(torch.randn(shape), None, precision) for shape in shapes]
+        inputs = [torch.randn(rows, inner) for inner, _ in shapes]
         seconds = []
         for _ in range(repeats):
             started = time.perf_counter()
-            for matrix, row in zip(made, rows, strict=True):
-                matrix(row)
+            for matrix, x in zip(made, inputs, strict=True):
+                matrix(x)
             seconds.append(time.perf_counter() - started)
-    return {"tokens_per_second": 1 / statistics.median(seconds)}
+    return {"tokens_per_second": rows / statistics.median(seconds)}
 
 
-def matrix_shapes(config: Any) -> list[tuple[int, int]]:
-    """(in, out) of each matrix that a token meets, in order."""
+def layer_shapes(config: Any) -> list[tuple[int, int]]:
+    """(in, out) of each matrix of the layers, in order."""
     width = config.n_embd
-    shapes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)] * config.n_layer
-    return [*shapes, (width, config.vocab_size)]
+    return [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)] * config.n_layer
+
+
+def head_shape(config: Any) -> tuple[int, int]:
+    return config.n_embd, config.vocab_size
 
 
 def product_seconds(
