@@ -6,9 +6,9 @@
 Contexts are real conversations cut in front of a turn, each somewhere else. Greedy, without token types, in the same
 precision on both sides. The opponent pads on the left, and takes its contexts sorted by length. The responses of a
 model of random weights never end, so they all have `--max-new-tokens`; a trained model's have lengths of their own.
-`same_text` is the share of responses that are the same to the letter on both sides. The floor is what the machine would
-do if it did nothing but the bf16 matrix products: of the layers for the tokens that are read, and of the layers and the
-head for one more token of each row at a time; for responses that all have `--max-new-tokens`.
+`same_text` is the share of responses that are the same to the letter on both sides. The floor is what a CPU would do if
+it did nothing but the bf16 matrix products: of the layers for the tokens that are read, and of the layers and the head
+for all but the last token of each response, in steps of as many rows as ours takes. Only random weights have one.
 """
 
 from __future__ import annotations
@@ -96,21 +96,21 @@ def library(precision: str, options: argparse.Namespace, work: Path) -> Figures:
 
 def floor(options: argparse.Namespace, work: Path) -> Figures:
     from bases import prepare_model
-    from floors import products, products_of_a_step
+    from floors import products_of_decoding
     from opponents import load_network, load_tokenizer
 
     from convmodel_cli.model.compute import set_up
     from convmodel_cli.workflows.answer import BATCH_SIZE
 
-    set_up(ComputeSettings(precision="bf16", device=options.device), for_training=False)
+    set_up(ComputeSettings(precision="bf16", device="cpu"), for_training=False)
     folder = prepare_model(options, work)
     config, tokenizer = load_network(folder, best=True).config, load_tokenizer(folder)
     end, room = int(tokenizer.eos_token_id), config.n_positions - options.max_new_tokens
     turns = contexts(options.conversations, options.contexts)
     read = sum(len(encode_context(tokenizer, each, end, room)) for each in turns)
-    reading = products(config, TOKENS, options.device, backward=False, head=False)["tokens_per_second"]
-    writing = products_of_a_step(config, "bf16", BATCH_SIZE)["tokens_per_second"]
-    seconds = read / reading + options.contexts * options.max_new_tokens / writing
+    reading = products_of_decoding(config, "bf16", TOKENS, head=False, repeats=5)["tokens_per_second"]
+    writing = products_of_decoding(config, "bf16", BATCH_SIZE)["tokens_per_second"]
+    seconds = read / reading + options.contexts * (options.max_new_tokens - 1) / writing
     return {SPEED: options.contexts / seconds, "seconds": seconds, "seconds_of_reading": read / reading}
 
 
@@ -151,7 +151,8 @@ def main() -> None:
     for precision in ("fp32", "bf16"):
         contestants[f"ours-{precision}"] = partial(ours, precision)
         contestants[f"generate-{precision}"] = partial(library, precision)
-    contestants["floor-bf16"] = floor
+    if options.model is None and options.device == "cpu":
+        contestants["floor-bf16"] = floor
     rounds = measure.take_turns(options, contestants, prepare)
     about = {"model": options.model or options.shape, "contexts": options.contexts, "limit": options.max_new_tokens}
     same = same_text(rounds, "ours-fp32", "generate-fp32")

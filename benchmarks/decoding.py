@@ -124,13 +124,13 @@ def ctranslate2(precision: str, threads: int | None, options: argparse.Namespace
 
 def floor(precision: str, options: argparse.Namespace, work: Path) -> Figures:
     from bases import prepare_model
-    from floors import products_of_a_step
+    from floors import products_of_decoding
     from opponents import load_network
 
     from convmodel_cli.model.compute import set_up
 
     set_up(ComputeSettings(precision=precision, device="cpu"), for_training=False)  # type: ignore[arg-type]
-    return products_of_a_step(load_network(prepare_model(options, work), best=False).config, precision)
+    return products_of_decoding(load_network(prepare_model(options, work), best=False).config, precision)
 
 
 def perplexity(precision: str, options: argparse.Namespace, work: Path) -> Figures:

@@ -12,18 +12,18 @@ from measure import Figures
 from convmodel_cli.model.matrices import make_matrix
 
 
-def products(config: Any, tokens: int, device: str, backward: bool, head: bool = True) -> Figures:
+def products(config: Any, tokens: int, device: str, backward: bool) -> Figures:
     """Tokens per second in bf16 for `tokens` at once, in the products' own shapes, forward or also backward."""
-    shapes = layer_shapes(config) + [head_shape(config)] * head
+    shapes = [*layer_shapes(config), head_shape(config)]
     alone = {shape: product_seconds(tokens, *shape, torch.device(device), backward) for shape in set(shapes)}
     seconds = sum(alone[shape] for shape in shapes)
     operations = sum((6 if backward else 2) * inner * outer for inner, outer in shapes)
     return {"tokens_per_second": tokens / seconds, "tera_operations_per_second": operations * tokens / seconds / 1e12}
 
 
-def products_of_a_step(config: Any, precision: str, rows: int = 1, repeats: int = 99) -> Figures:
-    """Tokens per second for one of each row at a time, which needs all weights once: no cache of a core holds them."""
-    shapes = [*layer_shapes(config), head_shape(config)]
+def products_of_decoding(config: Any, precision: str, rows: int = 1, head: bool = True, repeats: int = 99) -> Figures:
+    """Tokens per second for `rows` at once by the matrices of decoding, on a CPU; all of them, as no cache holds."""
+    shapes = [*layer_shapes(config), head_shape(config)] if head else layer_shapes(config)
     with torch.inference_mode():
         made = [make_matrix(torch.randn(shape), None, precision) for shape in shapes]
         inputs = [torch.randn(rows, inner) for inner, _ in shapes]

@@ -181,6 +181,14 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
     assert keep_top_p(LOGITS, 0.6).tolist() == [[2.0, OUT, OUT, OUT]]
     assert keep_top_p(LOGITS, 0.7).tolist() == [[2.0, 1.0, OUT, OUT]]
     assert keep_top_p(LOGITS, 1e-300).tolist() == [[2.0, OUT, OUT, OUT]]
+    assert keep_top_p(torch.tensor([[2.0, 1.0, 1.0, -1.0]]), 0.7).tolist() == [[2.0, 1.0, 1.0, OUT]]  # a tie
+
+
+@pytest.mark.parametrize("p", [0.6, 0.9, 1 - 2**-24])
+def test_top_p_of_a_row_does_not_depend_on_the_others(p: float) -> None:
+    rows = torch.cat([torch.full((1, 4), 3.0), LOGITS, keep_top_k(LOGITS, 2), keep_top_k(LOGITS, 1)])
+    assert keep_top_p(rows, p).tolist() == [keep_top_p(row[None], p)[0].tolist() for row in rows]
+    assert keep_top_p(rows, p)[3].tolist() == [2.0, OUT, OUT, OUT]
 
 
 def test_min_p_drops_what_is_far_below_the_likeliest() -> None:

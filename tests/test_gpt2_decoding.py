@@ -94,11 +94,14 @@ def test_variants_are_left_to_transformers(tiny: LanguageModel, compute: Compute
     assert isinstance(memory.cache, LibraryCache)
 
 
-def test_a_network_with_hooks_is_left_to_transformers(tiny: LanguageModel) -> None:
+def test_a_network_with_hooks_is_left_to_transformers(tiny: LanguageModel, compute: Compute) -> None:
     head: Any = tiny.network.get_output_embeddings()
     assert is_plain_gpt2(tiny.network)
+    ready = prepared(tiny, compute)
+    assert type(make_decoder(ready, compute, True, None)) is decoding._OwnDecoder
     with head.register_forward_hook(lambda *_: None):
         assert not is_plain_gpt2(tiny.network)
+        assert type(make_decoder(ready, compute, True, None)) is decoding._LibraryDecoder
 
 
 def test_a_network_that_has_been_trained_answers_with_its_new_weights(tiny: LanguageModel, compute: Compute) -> None:
@@ -182,10 +185,17 @@ def perplexity(model: LanguageModel, compute: Compute, talks: list[list[int]], r
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize(("precision", "small"), [("bf16", 0), ("int8", 0), ("int8", 2**18)])
 def test_rounded_weights_cost_less_than_half_a_percent_of_perplexity(
-    known: LanguageModel, compute: Compute, held_out: list[list[int]], precision: str, rows: int
+    known: LanguageModel,
+    compute: Compute,
+    held_out: list[list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    small: int,
+    rows: int,
 ) -> None:
+    monkeypatch.setattr(matrices, "_SMALL", small)
     rounded = replace(compute, precision=precision)
     exact = perplexity(known, compute, held_out)
     assert exact < known.vocab_size / 3

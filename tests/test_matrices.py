@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import torch
 from torch.nn import functional
@@ -9,8 +11,6 @@ from torch.nn import functional
 from convmodel_cli.model import matrices, products
 from convmodel_cli.model.gpt2 import GELU
 from convmodel_cli.model.matrices import make_matrix
-
-TOLERANCE = {"fp32": 1e-5, "bf16": 0.1, "int8": 0.2}  # of sums of 16 products of normal numbers
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -30,15 +30,37 @@ def test_a_row_in_parts_is_the_row(monkeypatch: pytest.MonkeyPatch, size: int, p
     torch.testing.assert_close(without(x[:1]), x[:1] @ weight)
 
 
-@pytest.mark.parametrize("by_onednn", [False, products._BF16_BY_ONEDNN])
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-def test_activations_come_with_the_product(monkeypatch: pytest.MonkeyPatch, precision: str, by_onednn: bool) -> None:
-    monkeypatch.setattr(products, "_BF16_BY_ONEDNN", by_onednn)
-    generator = torch.manual_seed(0)
-    weight, bias, x = (torch.randn(shape, generator=generator) for shape in ((16, 48), (48,), (5, 16)))
-    exact = x @ weight + bias
-    for gelu in {None, *GELU.values()}:
-        expected = exact if gelu is None else functional.gelu(exact, approximate=gelu)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "int8 of small matrices"])
+@pytest.mark.parametrize(("inner", "outer"), [(16, 48), (37, 53), (40, 64)])
+def test_each_precision_gives_the_product(
+    monkeypatch: pytest.MonkeyPatch, precision: str, inner: int, outer: int
+) -> None:
+    small = precision.endswith("small matrices")
+    monkeypatch.setattr(matrices, "_SMALL", 2**18 if small else 0)
+    weight, bias = drawn(inner, outer), drawn(outer)
+    matrix = make_matrix(weight, bias, precision.split()[0])
+    if precision.startswith("int8") and matrices._MULTIPLIES_INT8:
+        expected = matrices._Int8Weights if small and inner % 16 == 0 else matrices._Int8Row
+        assert type(cast(Any, matrix)._single) is expected
+    for rows in (1, 1, 3, 31, 64, 300):  # a row twice: nothing behind it counts
+        x = drawn(rows, inner)
+        exact = x @ weight + bias
+        error = (matrix(x).float() - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+        assert error < (1e-6 if precision == "fp32" else 0.02)
+
+
+@pytest.mark.parametrize("by_onednn", [False, True])
+@pytest.mark.parametrize("gelu", sorted(set(GELU.values())))
+def test_an_activation_comes_with_the_product(monkeypatch: pytest.MonkeyPatch, gelu: str, by_onednn: bool) -> None:
+    monkeypatch.setattr(products, "_BF16_BY_ONEDNN", by_onednn and products._BF16_BY_ONEDNN)
+    inner = torch.linspace(-3, -1.5, 48).to(torch.bfloat16).double()  # where the two differ by up to 5e-4
+    expected = functional.gelu(inner, approximate=gelu).expand(5, -1)
+    weight = functional.pad(inner[None].float(), (0, 0, 0, 15))  # (16, 48)
+    for precision in ("fp32", "bf16"):
         for rows in (1, 5):
-            found = make_matrix(weight, bias, precision, gelu)(x[:rows]).float()
-            torch.testing.assert_close(found, expected[:rows], atol=TOLERANCE[precision], rtol=1e-2)
+            found = make_matrix(weight, torch.zeros(48), precision, gelu)(torch.ones(rows, 16))
+            torch.testing.assert_close(found.double(), expected[:rows], atol=1e-4, rtol=2**-9)
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.manual_seed(sum(shape)))

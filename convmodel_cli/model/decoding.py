@@ -41,8 +41,8 @@ class Decoder(Protocol):
 
 def make_decoder(model: LanguageModel, compute: Compute, with_types: bool, memory: Memory | None) -> Decoder:
     """With a `memory`, which takes a single context, only what it does not hold yet is computed."""
-    known = model.decoding is not None  # to be plain, which takes a while to see
-    plain = not is_hooked(model.network) if known else is_plain_gpt2(model.network)
+    # What is prepared was plain, which takes a while to see; only hooks can have come since.
+    plain = not is_hooked(model.network) if model.decoding is not None else is_plain_gpt2(model.network)
     if plain:
         return _OwnDecoder(model, compute, with_types, memory)
     _refuse_int8(model, compute)

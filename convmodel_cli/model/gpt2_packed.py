@@ -24,7 +24,7 @@ from convmodel_cli.model.gpt2 import GELU, is_plain_gpt2, length_step
 from convmodel_cli.model.gradients import add_gradient, gradient_of, working_copy
 from convmodel_cli.model.packed_attention import Spans, attend, spans_of
 from convmodel_cli.model.packed_head import head_losses
-from convmodel_cli.model.products import by_onednn, linear, multiply
+from convmodel_cli.model.products import linear, multiply
 
 
 def packs(network: PreTrainedModel) -> bool:
@@ -91,7 +91,7 @@ def _block(block: Any, x: Tensor, spans: Spans, drop: Callable[[Tensor], Tensor]
 
 def _inner(mlp: Any, x: Tensor, approximate: str, dtype: torch.dtype) -> Tensor:
     """The wide layer of an MLP; GPT-2's activation within its product, where no gradient needs what it is made of."""
-    if approximate == "tanh" and x.dtype == torch.bfloat16 and by_onednn(x.dtype) and not torch.is_grad_enabled():
+    if approximate == "tanh" and x.dtype == torch.bfloat16 and not torch.is_grad_enabled():
         weight, bias = working_copy(mlp.c_fc.weight, dtype), working_copy(mlp.c_fc.bias, dtype)
         return linear(x, weight.t(), bias, approximate)
     output: Tensor = mlp.act(_linear(mlp.c_fc, x, dtype))

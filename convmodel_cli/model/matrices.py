@@ -16,13 +16,14 @@ Matrix = Callable[[Tensor], Tensor]  # (rows, in) -> (rows, out)
 
 _MOST_PARTS = 64
 _LARGEST_INT8 = 127
-_SMALL = 2**18  # a matrix for which the time of `_Int8Row` is not that of its product
+_SMALL = 2**18  # up to so many weights `_Int8Row` takes longer to begin than to multiply
+_WEIGHTS_AT_ONCE = 16  # in which `_Int8Weights` reads a row, also beyond its end
 # Without VNNI the kernel adds up products in 16 bits, which do not hold them.
 _MULTIPLIES_INT8 = torch.cpu._is_vnni_supported() and "fbgemm" in torch.backends.quantized.supported_engines
 
 
 def make_matrix(weight: Tensor, bias: Tensor | None, precision: str, gelu: str | None = None) -> Matrix:
-    """x -> x @ weight + bias for a weight of shape (in, out), through a GELU of this approximation if there is one.
+    """x -> x @ weight + bias for a weight of shape (in, out); then the GELU that torch calls "none" or "tanh", if any.
 
     "int8" rounds each column of the weight on a scale of its own.
     """
@@ -71,7 +72,8 @@ def _parts(size: int) -> int:
 
 class _Bf16:
     def __init__(self, weight: Tensor, bias: Tensor | None, gelu: str | None) -> None:
-        self._weight = packed(weight.T.to(torch.bfloat16).contiguous())  # (out, in)
+        # (out, in), which is the faster layout for few rows where none is packed
+        self._weight = packed(weight.T.to(torch.bfloat16).contiguous())
         self._bias = None if bias is None else bias.to(torch.bfloat16)
         self._gelu = gelu
 
@@ -87,17 +89,26 @@ class _Int8:
     """One row by weights of 8 bits, which are a quarter of what fp32 reads; more rows by weights of 16 bits."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, gelu: str | None) -> None:
-        scales = (weight.abs().amax(dim=0) / _LARGEST_INT8).clamp(min=1e-30)
-        of_16_bits = not _MULTIPLIES_INT8 or weight.numel() <= _SMALL
-        if of_16_bits:
-            scales = scales.to(torch.bfloat16)
-        rounded = (weight / scales).round_().clamp_(-_LARGEST_INT8, _LARGEST_INT8).to(torch.int8).T.contiguous()
-        single = (_Int8Weights if of_16_bits else _Int8Row)(rounded, scales, bias)
-        self._single = _activated(single, gelu)
         self._many = _Bf16(weight, bias, gelu)
+        single = _int8_row(weight, bias)
+        self._single = self._many if single is None else _activated(single, gelu)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._single(x) if len(x) == 1 else self._many(x)
+
+
+def _int8_row(weight: Tensor, bias: Tensor | None) -> Matrix | None:
+    """The product of a single row with weights of 8 bits; None if no kernel here takes a weight of this shape."""
+    if len(weight) % _WEIGHTS_AT_ONCE == 0 and (weight.numel() <= _SMALL or not _MULTIPLIES_INT8):
+        return _Int8Weights(*_rounded(weight, torch.bfloat16), bias)
+    return _Int8Row(*_rounded(weight, torch.float32), bias) if _MULTIPLIES_INT8 else None
+
+
+def _rounded(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weights of 8 bits (out, in), and the scale of each row (out,) in this type."""
+    scales = (weight.abs().amax(dim=0) / _LARGEST_INT8).clamp(min=1e-30).to(dtype)
+    rounded = (weight / scales).round_().clamp_(-_LARGEST_INT8, _LARGEST_INT8)
+    return rounded.to(torch.int8).T.contiguous(), scales
 
 
 class _Int8Row:

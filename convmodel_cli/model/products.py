@@ -8,20 +8,22 @@ from torch.nn import functional
 
 from convmodel_cli.model.compute import cpu_name
 
-_HAS_ONEDNN = torch.backends.mkldnn.is_available()
+# Elsewhere than on x86 oneDNN may compute these products by its reference kernels, a hundred times slower:
+# https://github.com/pytorch/pytorch/issues/180447
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
 # MKL, which torch takes for fp32, is made for Intel's processors. On AMD's it is half as fast as oneDNN, and computes a
 # single row in one thread.
 SHUNS_MKL = _HAS_ONEDNN and "AMD" in cpu_name()
+_BF16_BY_ONEDNN = _HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 # Without tiles torch's fused attention multiplies bf16 at half the speed of plain products or less.
 HAS_TILES = torch.cpu._is_amx_tile_supported()
 _ROWS = 32  # for which a layout is chosen; others take it too
-_BF16_BY_ONEDNN = _HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight + bias, of shapes (rows, in), (in, out) and (out,)."""
     asked_for = bias is not None or x.dtype != torch.bfloat16  # which torch gives to oneDNN by itself
-    if asked_for and by_onednn(x.dtype) and x.device.type == "cpu":
+    if asked_for and by_onednn(x):
         # The bias comes in the same pass, where addmm first writes it everywhere.
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, "none", [], "")
         return product
@@ -29,8 +31,8 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: str | None = None) -> Tensor:
-    """x @ weight.T + bias for a weight (out, in), which may be packed; through a GELU of this approximation."""
-    if by_onednn(x.dtype) and x.device.type == "cpu":
+    """x @ weight.T + bias for a weight (out, in), which may be `packed`; then the GELU that torch calls so, if any."""
+    if by_onednn(x):
         attribute, algorithm = ("none", "") if gelu is None else ("gelu", gelu)
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, attribute, [], algorithm)
         return product
@@ -39,12 +41,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: str | No
 
 
 def packed(weight: Tensor) -> Tensor:
-    """A weight (out, in) for `linear` in the layout of oneDNN's kernels, into which else each product brings it."""
-    if by_onednn(weight.dtype) and weight.device.type == "cpu":
+    """A weight (out, in) for `linear` in the layout of oneDNN's kernels, which each product would make anew."""
+    if by_onednn(weight):
         return torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)  # type: ignore[no-any-return]
     return weight
 
 
-def by_onednn(dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies this type here, which prepares a kernel for every shape that it has not met."""
-    return _BF16_BY_ONEDNN if dtype == torch.bfloat16 else SHUNS_MKL and dtype == torch.float32
+def by_onednn(x: Tensor) -> bool:
+    """Whether oneDNN multiplies tensors like this, which prepares a kernel for every shape that it has not met."""
+    if x.device.type != "cpu":
+        return False
+    return _BF16_BY_ONEDNN if x.dtype == torch.bfloat16 else SHUNS_MKL and x.dtype == torch.float32

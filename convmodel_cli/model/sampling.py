@@ -58,9 +58,9 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     The likeliest always stays.
     """
     likelihoods = logits.softmax(-1)
-    possible = int((likelihoods > 0).sum(-1).max())
+    possible = max(1, int((likelihoods > 0).sum(-1).max()))
     ordered = likelihoods.topk(possible).values
-    beyond = ordered.cumsum(-1) - ordered >= p
+    beyond = (ordered.cumsum(-1) - ordered >= p) | (ordered == 0)  # another row may have more that are possible
     beyond[:, 0] = False  # a p below the smallest fp32 is 0
     least = ordered.masked_fill(beyond, torch.inf).amin(-1, keepdim=True)
     return logits.masked_fill(likelihoods < least, -torch.inf)
