@@ -7,7 +7,8 @@ Scoring alone, without loading and encoding, after a warm-up with one conversati
 batches of 8 in the order of the file; its best is bf16 throughout, rows of like length together, batches of 4 (of 8 and
 of 16 are slower), and the loss only. Ours in bf16 keeps fp32 weights, and sums its losses in fp64. The losses differ a
 little: the Trainer's is a mean of means. The floor is what the machine would do if it did nothing but the bf16 matrix
-products of the layers and the head, in their own shapes.
+products of the layers and the head, in their own shapes; floor-kernels, if it did what else a token needs too, each of
+torch's kernels alone.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ COMPARISONS = [
     Comparison("ours-fp32", "trainer-default", SPEED, "-"),
     Comparison("ours-bf16", "trainer-best", "loss", "about 1"),
     Comparison("floor", "trainer-best", SPEED, "-"),
+    Comparison("floor-kernels", "trainer-best", SPEED, "-"),
 ]
 
 
@@ -68,9 +70,24 @@ def floor(options: argparse.Namespace, work: Path) -> Figures:
     from floors import products
     from opponents import load_network
 
-    return products(
-        load_network(prepare_model(options, work), best=True).config, TOKENS, options.device, backward=False
-    )
+    config = load_network(prepare_model(options, work), best=True).config
+    return products(config, TOKENS, options.device, backward=False)
+
+
+def floor_of_kernels(options: argparse.Namespace, work: Path) -> Figures:
+    import torch
+    from bases import encode, prepare_model
+    from floors import kernels
+    from opponents import load_network, load_tokenizer
+
+    from convmodel_cli.model.compute import set_up
+
+    set_up(ComputeSettings(precision="bf16", device="cpu"), for_training=False)
+    folder = prepare_model(options, work)
+    sequences = encode(str(work / "data.jsonl"), load_tokenizer(folder))
+    length = round(float(sequences.lengths.mean()))
+    with torch.inference_mode():
+        return kernels(load_network(folder, best=True).config, TOKENS, length, backward=False)
 
 
 def trainer(best: bool, options: argparse.Namespace, work: Path) -> Figures:
@@ -106,6 +123,8 @@ def main() -> None:
         "trainer-default": partial(trainer, False),
         "floor": floor,
     }
+    if options.device == "cpu":
+        contestants["floor-kernels"] = floor_of_kernels
     rounds = measure.take_turns(options, contestants, prepare)
     measure.report("evaluation", rounds, COMPARISONS, model=options.model or options.shape)
 

@@ -1,15 +1,21 @@
-"""What the machine would do if it did nothing but the matrix products of a GPT-2's layers and its head."""
+"""What the machine would do if it did nothing but the matrix products of a GPT-2, or but the kernels that it needs."""
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from measure import Figures
+from torch import Tensor
+from torch.nn import functional
 
+from convmodel_cli.model.gpt2 import GELU
 from convmodel_cli.model.matrices import make_matrix
+
+_LOGITS = 2**24  # as many as are made at once
 
 
 def products(config: Any, tokens: int, device: str, backward: bool) -> Figures:
@@ -19,6 +25,70 @@ def products(config: Any, tokens: int, device: str, backward: bool) -> Figures:
     seconds = sum(alone[shape] for shape in shapes)
     operations = sum((6 if backward else 2) * inner * outer for inner, outer in shapes)
     return {"tokens_per_second": tokens / seconds, "tera_operations_per_second": operations * tokens / seconds / 1e12}
+
+
+def kernels(config: Any, tokens: int, length: int, backward: bool) -> Figures:
+    """As `products` on a CPU, with all else that tokens in sequences of this length need: torch's kernels one by one.
+
+    Each is measured alone, on the same tensors again and again, which caches hold as far as they can. Nothing is
+    copied, gathered, padded or optimized; of torch's ways to attend the faster one counts.
+    """
+    width, layers, rows = config.n_embd, config.n_layer, tokens // length
+    x, vector = drawn(tokens, width), drawn(width)
+    queries = drawn(rows, config.n_head, length, width // config.n_head).bfloat16()
+    of_logits = min(tokens, _LOGITS // config.vocab_size)
+    targets = torch.randint(config.vocab_size, (of_logits,))
+    approximate = GELU[config.activation_function]
+
+    def alone(function: Callable[..., Tensor], *inputs: Tensor) -> float:
+        return kernel_seconds(function, inputs, backward)
+
+    norm = alone(lambda x, w: functional.layer_norm(x, (width,), w, w), x, vector)
+    residual = alone(torch.add, x, x.bfloat16())
+    gelu = alone(lambda x: functional.gelu(x, approximate=approximate), drawn(tokens, 4 * width).bfloat16())
+    attention = min(alone(way, queries, queries, queries) for way in (attend_fused, attend_plainly))
+    loss = alone(
+        lambda x: functional.cross_entropy(x, targets, reduction="none"), drawn(of_logits, config.vocab_size).bfloat16()
+    )
+    rest = norm * (2 * layers + 1) + (2 * residual + gelu) * layers
+    rest += attention * layers * tokens / (rows * length) + loss * tokens / of_logits
+    seconds = tokens / products(config, tokens, "cpu", backward)["tokens_per_second"] + rest
+    return {"tokens_per_second": tokens / seconds, "share_of_products": 1 - rest / seconds}
+
+
+def attend_fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+
+def attend_plainly(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    future = torch.full((query.shape[2],) * 2, -torch.inf, dtype=query.dtype).triu(1)
+    scores = torch.baddbmm(
+        future.expand(query.shape[0] * query.shape[1], -1, -1),
+        query.flatten(0, 1),
+        key.flatten(0, 1).mT,
+        alpha=query.shape[-1] ** -0.5,
+    )
+    return scores.softmax(-1) @ value.flatten(0, 1)
+
+
+def kernel_seconds(
+    function: Callable[..., Tensor], inputs: tuple[Tensor, ...], backward: bool, repeats: int = 9
+) -> float:
+    """Of this function of these tensors, and of their gradients from one of its result; a median."""
+    inputs = tuple(each.detach().requires_grad_(backward) for each in inputs)
+    gradient = torch.ones_like(function(*inputs)) if backward else None
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        output = function(*inputs)
+        if backward:
+            torch.autograd.grad(output, inputs, gradient)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(shape)
 
 
 def products_of_decoding(config: Any, precision: str, rows: int = 1, head: bool = True, repeats: int = 99) -> Figures:

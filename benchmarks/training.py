@@ -7,7 +7,8 @@ One epoch from the same random weights, with AdamW at the same rate, on the same
 tokens, never padding, over the steps of training alone; memory is the most of the whole process. The Trainer's default
 is fp32 with dropout 0.1; its best is bf16, grouped by length, with the activation in one kernel and without dropout.
 `--jemalloc FILE` adds its best with that allocator preloaded. The floor is what the machine would do if it did nothing
-but the bf16 matrix products of the layers and the head, forward and backward, measured in their own shapes.
+but the bf16 matrix products of the layers and the head, forward and backward, measured in their own shapes;
+floor-kernels, if it did what else a token needs too, each of torch's kernels alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import measure
 from measure import Comparison, Figures
 from ours import watch_fit
 
-from convmodel_cli.settings import TrainingSettings
+from convmodel_cli.settings import ComputeSettings, TrainingSettings
 
 RATES = {"gpt2": 5e-5}
 OTHER_RATE = 1e-3
@@ -84,6 +85,19 @@ def floor(options: argparse.Namespace, work: Path) -> Figures:
     return products(load_network(work / "base", best=True).config, TOKENS, options.device, backward=True)
 
 
+def floor_of_kernels(_: argparse.Namespace, work: Path) -> Figures:
+    from bases import encode
+    from floors import kernels
+    from opponents import load_network, load_tokenizer
+
+    from convmodel_cli.model.compute import set_up
+
+    set_up(ComputeSettings(precision="bf16", device="cpu"), for_training=True)
+    sequences = encode(str(work / "train.jsonl"), load_tokenizer(work / "base"))
+    length = round(float(sequences.lengths.mean()))
+    return kernels(load_network(work / "base", best=True).config, TOKENS, length, backward=True)
+
+
 def comparisons(shape: str) -> list[Comparison]:
     default, best, preloaded, memory_default, memory_best = GOALS.get(shape, ("-",) * 5)
     speed, memory = "tokens_per_second", "peak_gigabytes"
@@ -94,6 +108,8 @@ def comparisons(shape: str) -> list[Comparison]:
         Comparison("ours-dropout", "trainer-default", memory, memory_default),
         Comparison("ours", "trainer-best", memory, memory_best),
         Comparison("ours", "floor", speed, ">= 0.55" if shape == "gpt2" else "-"),
+        Comparison("floor", "trainer-best", speed, "-"),
+        Comparison("floor-kernels", "trainer-best", speed, "-"),
     ]
 
 
@@ -114,6 +130,8 @@ def main() -> None:
         "ours": partial(ours, 0.0),
         "trainer-best": partial(trainer, True),
     }
+    if options.device == "cpu":
+        contestants["floor-kernels"] = floor_of_kernels
     preload = {}
     if options.jemalloc is not None:
         if not Path(options.jemalloc).is_file():
