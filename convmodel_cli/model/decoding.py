@@ -12,7 +12,7 @@ from transformers import DynamicCache
 
 from convmodel_cli.errors import UsageError
 from convmodel_cli.model.compute import Compute, evaluating
-from convmodel_cli.model.gpt2 import is_hooked, is_plain_gpt2
+from convmodel_cli.model.gpt2 import is_plain_gpt2
 from convmodel_cli.model.gpt2_decoding import Gpt2, Part
 from convmodel_cli.model.key_values import KeyValues
 from convmodel_cli.model.language_model import LanguageModel
@@ -41,9 +41,7 @@ class Decoder(Protocol):
 
 def make_decoder(model: LanguageModel, compute: Compute, with_types: bool, memory: Memory | None) -> Decoder:
     """With a `memory`, which takes a single context, only what it does not hold yet is computed."""
-    # What is prepared was plain, which takes a while to see; only hooks can have come since.
-    plain = not is_hooked(model.network) if model.decoding is not None else is_plain_gpt2(model.network)
-    if plain:
+    if is_plain_gpt2(model.network, prepared=model.decoding is not None):
         return _OwnDecoder(model, compute, with_types, memory)
     _refuse_int8(model, compute)
     return _LibraryDecoder(model, compute, with_types, memory)
