@@ -73,7 +73,7 @@ class Gpt2:
         self._head = make_head(net.lm_head.weight.detach().T, precision)
         self.precision = precision
         self.device = self._tokens.device
-        # Of keys and values. Without tiles bf16 takes the fused kernel two to five times as long as fp32.
+        # Of keys and values. Without tiles bf16 takes the fused kernel two to seven times as long as fp32.
         in_bf16 = precision == "bf16" and (HAS_TILES or self.device.type != "cpu")
         self.dtype = torch.bfloat16 if in_bf16 else torch.float32
         of_many = torch.float32 if precision == "fp32" else torch.bfloat16  # products of several rows
