@@ -14,13 +14,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import cycle, islice
-from operator import mul
+from itertools import compress, islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convmodel_cli.data.formats import Conversation
+from convmodel_cli.data.runs import Runs
 from convmodel_cli.data.spool import Spool
 from convmodel_cli.data.vocabulary import Vocabulary, persona_text, turns_to_encode
 from convmodel_cli.data.windows import Part, cut_into_windows
@@ -29,7 +29,6 @@ from convmodel_cli.errors import DataError
 
 _CONVERSATIONS_PER_CALL = 1000
 _CHARACTERS_PER_CALL = 2**20
-_FLAGS = (b"\0", b"\1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +117,7 @@ def encode_conversations(
             turns = list(islice(packed, len(conversation.turns)))
             builder.add(number, conversation, persona, turns, learned_turns(conversation, learn))
             number += 1
+        builder.flush()
     return builder.finish()
 
 
@@ -157,13 +157,18 @@ def _parts(conversation: Conversation, turns: list[bytes], learned: tuple[bool, 
 
 
 class _Builder:
-    """Collects sequences into flat arrays, which many of them leave the memory for a temporary file."""
+    """Collects sequences into flat arrays, which many of them leave the memory for a temporary file.
+
+    A sequence is its head (a sep and the persona) and its turns, or pieces of turns: runs of tokens of one speaker.
+    What is known of each run becomes tokens for many sequences at once.
+    """
 
     def __init__(self, sep_id: int, max_length: int) -> None:
         self._sep = array("i", [sep_id]).tobytes()
         self._max_length = max_length
         self._ids, self._types, self._targets = Spool(), Spool(), Spool()
-        self._starts = array("q", [0])
+        self._runs = Runs()
+        self._sizes: list[NDArray[np.int64]] = []
         self._conversations = array("q")
         self._num_bytes = array("q")
 
@@ -175,54 +180,36 @@ class _Builder:
         room = self._max_length * ID_BYTES - len(head)
         if sum(map(len, turns)) + len(turns) * ID_BYTES <= room:
             if any(learned):
-                self._append_whole(number, conversation, head, turns, learned)
+                said = "".join(compress(conversation.turns, learned))
+                self._runs.append_whole(len(head), turns, learned)
+                self._append(number, head + self._sep.join([*turns, b""]), len(said.encode()))
             return
         for window in cut_into_windows(_parts(conversation, turns, learned), len(head) // ID_BYTES, self._max_length):
             if any(part.learned for part in window):
-                self._append_window(number, head, window)
+                self._runs.append(len(head), window)
+                ids = b"".join(part.ids.tobytes() + self._sep * part.closed for part in window)
+                self._append(number, head + ids, sum(part.num_bytes for part in window))
 
-    def _append_whole(
-        self, number: int, conversation: Conversation, head: bytes, turns: list[bytes], learned: tuple[bool, ...]
-    ) -> None:
-        """What `_append_window` does, in a fraction of the time, for the one window of most conversations."""
-        sizes = [len(ids) // ID_BYTES + 1 for ids in turns]  # with the sep before a turn, or the one behind it
-        before = len(head) // ID_BYTES
-        types = [bytes(before - 1), *map(mul, cycle(_FLAGS), sizes), _FLAGS[len(turns) % 2]]
-        targets = [bytes(before), *(_FLAGS[is_learned] * size for is_learned, size in zip(learned, sizes, strict=True))]
-        said = "".join(turn for turn, is_learned in zip(conversation.turns, learned, strict=True) if is_learned)
-        ids = head + self._sep.join([*turns, b""])
-        self._append(number, ids, b"".join(types), b"".join(targets), len(said.encode()))
-
-    def _append_window(self, number: int, head: bytes, window: list[Part]) -> None:
-        ids = bytearray(head)
-        types = bytearray(_FLAGS[window[0].index % 2] * (len(head) // ID_BYTES))
-        targets = bytearray(len(types))
-        for part in window:
-            speaker = part.index % 2
-            ids += part.ids.tobytes()
-            types += _FLAGS[speaker] * len(part.ids)
-            if part.closed:
-                ids += self._sep
-                types.append(1 - speaker)
-            targets += _FLAGS[part.learned] * part.size
-        self._append(number, ids, types, targets, sum(part.num_bytes for part in window))
-
-    def _append(
-        self, number: int, ids: bytes | bytearray, types: bytes | bytearray, targets: bytes | bytearray, num_bytes: int
-    ) -> None:
+    def _append(self, number: int, ids: bytes, num_bytes: int) -> None:
         self._ids.append(ids)
-        self._types.append(types)
-        self._targets.append(targets)
-        self._starts.append(self._starts[-1] + len(types))
         self._conversations.append(number)
         self._num_bytes.append(num_bytes)
 
+    def flush(self) -> None:
+        """Turn what is known of the runs so far into types and targets of their tokens."""
+        types, targets, sizes = self._runs.tokens()
+        self._types.append(types.data)
+        self._targets.append(targets.data)
+        self._sizes.append(sizes)
+        self._runs = Runs()
+
     def finish(self) -> Sequences:
+        self.flush()
         return Sequences(
             ids=self._ids.as_array(np.int32),
             types=self._types.as_array(np.uint8),
             targets=self._targets.as_array(np.bool_),
-            starts=np.array(self._starts, np.int64),
+            starts=np.cumsum(np.concatenate([np.zeros(1, np.int64), *self._sizes])),
             conversations=np.array(self._conversations, np.int64),
             num_bytes=np.array(self._num_bytes, np.int64),
         )

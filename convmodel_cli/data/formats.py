@@ -14,15 +14,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from convmodel_cli.data.wording import describe
+from convmodel_cli.data.wording import describe, fault_of_turn
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 OPTIONAL_KEYS = ("learn", "persona")
 _TURNS, _SPEAKERS = "a list of turns", "a list of speakers"
 
@@ -197,24 +195,21 @@ def _conversation(
 ) -> Conversation:
     if not isinstance(turns, list):
         raise BadRecord(f"expected {what} to be a list of strings, got {describe(turns)}")
-    checked = tuple(_turn(turn, f"turn {number}") for number, turn in enumerate(turns, 1))
-    if len(checked) < min_turns:
-        found = "an empty list" if not checked else "only one"
+    for number, turn in enumerate(turns, 1):
+        if fault := fault_of_turn(turn):
+            raise BadRecord(f"turn {number}: {fault}")
+    if len(turns) < min_turns:
+        found = "an empty list" if not turns else "only one"
         raise BadRecord(f"expected at least {'two turns' if min_turns == 2 else 'one turn'}, got {found}")
     persona = _turn(record["persona"], '"persona"') if _says(record, "persona") else ""
-    return Conversation(checked, assistant, _learn_flags(record, len(checked)), persona)
+    return Conversation(tuple(turns), assistant, _learn_flags(record, len(turns)), persona)
 
 
 def _turn(turn: Any, what: str) -> str:
-    if not isinstance(turn, str):
-        raise BadRecord(f"{what}: expected a string, got {describe(turn)}")
-    if not turn.strip():
-        raise BadRecord(f"{what}: expected text, got {'an empty string' if not turn else 'only white space'}")
-    if "\0" in turn:
-        raise BadRecord(f"{what}: expected text, got a NUL character in it")
-    if not turn.isascii() and _LONE_SURROGATE.search(turn):
-        raise BadRecord(f"{what}: expected text, got half of a surrogate pair in it")
-    return turn
+    if fault := fault_of_turn(turn):
+        raise BadRecord(f"{what}: {fault}")
+    said: str = turn
+    return said
 
 
 def _learn_flags(record: dict[str, Any], num_turns: int) -> tuple[bool, ...] | None:
