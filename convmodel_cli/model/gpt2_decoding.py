@@ -59,8 +59,8 @@ class Part:
 class Gpt2:
     """The weights of a plain GPT-2, ready for products in one precision.
 
-    In fp32 they are the network's own tensors and follow it when it is trained; the others are copies of the moment.
-    Embeddings, norms and the sum of the layers are fp32 always.
+    They are as the network's were at the moment; in fp32 the large ones are its own tensors. Embeddings, norms and the
+    sum of the layers are fp32 always.
     """
 
     def __init__(self, network: PreTrainedModel, precision: str) -> None:
@@ -116,8 +116,11 @@ class Gpt2:
         x = self._embed_places(ids, types, positions, fill)
         past = cache.open_place()
         for layer, place, keys, values in zip(self._layers, past.place, past.keys, past.values, strict=True):
-            asked = layer.attention_in(layer.before_attention(x)).narrow(0, 0, rows)
-            asked = asked.to(self.dtype).view(rows, 3, self._heads, 1, -1)
+            asked = layer.attention_in(layer.before_attention(x))
+            # A call that would change nothing takes a microsecond, of which a small model has few.
+            asked = asked.narrow(0, 0, rows) if fill else asked
+            asked = asked if asked.dtype == self.dtype else asked.to(self.dtype)
+            asked = asked.view(rows, 3, self._heads, 1, -1)
             place.copy_(asked.narrow(1, 1, 2))
             mixed = _attend(asked.select(1, 0), keys, values, attn_mask=past.hidden).view(rows, -1)
             x = self._finish_layer(layer, x, functional.pad(mixed, (0, 0, 0, fill)) if fill else mixed)
