@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -125,6 +126,17 @@ def test_the_gradient_of_a_likely_target_is_not_rounded_away(dtype: torch.dtype)
     likelihood = head.detach()[:, 0].softmax(0)[7]
     assert head.grad is not None
     assert head.grad[7, 0].item() == pytest.approx((likelihood.item() - 1) / 5437, rel=5e-3)
+
+
+@pytest.mark.parametrize("with_gradients", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_target_whose_likelihood_is_0_has_its_loss(dtype: torch.dtype, with_gradients: bool) -> None:
+    head = nn.Parameter(torch.zeros(VOCABULARY, 4))
+    with torch.no_grad():
+        head[7, 0] = 256.0
+    with torch.set_grad_enabled(with_gradients):
+        losses = head_losses(torch.eye(4)[:2].to(dtype), head, working_copy(head, dtype), torch.tensor([3, 3]))
+    torch.testing.assert_close(losses.detach(), torch.tensor([256.0, math.log(VOCABULARY)]))
 
 
 def test_no_gradients_give_the_same_losses() -> None:

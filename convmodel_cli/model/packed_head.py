@@ -34,14 +34,25 @@ def _normalize(logits: Tensor, targets: Tensor, kept: bool) -> Tensor:
     In fp32 whatever the logits are: torch's logarithm of the softmax in bf16 is up to 0.1 beside the truth.
     """
     rows = max(16, _LOGITS_IN_FP32 // logits.shape[1])
-    found = []
-    for part, own in zip(logits.split(rows), targets.split(rows), strict=True):
-        exact = part.float()  # the part itself if it is fp32
-        exact = torch._log_softmax(exact, -1, False, out=exact)
-        found.append(exact.gather(1, own[:, None]).squeeze(1))
-        if kept:
-            part.copy_(exact.exp_())
-    return torch.cat(found)
+    parts = zip(logits.split(rows), targets.split(rows), strict=True)
+    return torch.cat([(_to_likelihoods if kept else _log_likelihoods)(part, own) for part, own in parts])
+
+
+def _log_likelihoods(logits: Tensor, targets: Tensor) -> Tensor:
+    exact = logits.float()  # the logits themselves if they are fp32
+    return torch._log_softmax(exact, -1, False, out=exact).gather(1, targets[:, None]).squeeze(1)
+
+
+def _to_likelihoods(logits: Tensor, targets: Tensor) -> Tensor:
+    """As `_log_likelihoods`, with each exponential computed once: by how far the target is behind the likeliest.
+
+    The likelihood of that one never is too small for its logarithm, as the target's may be.
+    """
+    exact = logits.float()
+    behind = exact.gather(1, targets[:, None]).squeeze(1) - exact.amax(1)
+    likelihoods = torch._softmax(exact, -1, False, out=exact)
+    logits.copy_(likelihoods)
+    return behind + likelihoods.amax(1).log()
 
 
 class _HeadLoss(torch.autograd.Function):
