@@ -31,7 +31,7 @@ def kernels(config: Any, tokens: int, length: int, backward: bool) -> Figures:
     """As `products` on a CPU, with all else that tokens in sequences of this length need: torch's kernels one by one.
 
     Each is measured alone, on the same tensors again and again, which caches hold as far as they can. Nothing is
-    copied, gathered, padded or optimized; of torch's ways to attend the faster one counts.
+    copied, gathered or padded; of torch's ways to attend the faster one counts.
     """
     width, layers, rows = config.n_embd, config.n_layer, tokens // length
     x, vector = drawn(tokens, width), drawn(width)
@@ -54,6 +54,28 @@ def kernels(config: Any, tokens: int, length: int, backward: bool) -> Figures:
     rest += attention * layers * tokens / (rows * length) + loss * tokens / of_logits
     seconds = tokens / products(config, tokens, "cpu", backward)["tokens_per_second"] + rest
     return {"tokens_per_second": tokens / seconds, "share_of_products": 1 - rest / seconds}
+
+
+def optimizing(config: Any, repeats: int = 5) -> tuple[float, float]:
+    """Seconds of the first step of AdamW, which takes memory for gradients, moments and copies, and of a later one.
+
+    A step clears and measures the gradients and copies the weights to bf16, as every training in bf16 with weights in
+    fp32 has to.
+    """
+    tables = (config.vocab_size + config.n_positions) * config.n_embd
+    weight = torch.nn.Parameter(drawn(tables + sum(inner * outer for inner, outer in layer_shapes(config))))
+    optimizer = torch.optim.AdamW([weight], fused=True)
+    seconds = []
+    started = time.perf_counter()
+    copy, weight.grad = weight.detach().bfloat16(), torch.zeros_like(weight)
+    for _ in range(1 + repeats):
+        torch.nn.utils.clip_grad_norm_([weight], 1.0)
+        optimizer.step()
+        seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        weight.grad.zero_()
+        copy.copy_(weight.detach())
+    return seconds[0], statistics.median(seconds[1:])
 
 
 def attend_fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

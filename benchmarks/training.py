@@ -8,12 +8,13 @@ tokens, never padding, over the steps of training alone; memory is the most of t
 is fp32 with dropout 0.1; its best is bf16, grouped by length, with the activation in one kernel and without dropout.
 `--jemalloc FILE` adds its best with that allocator preloaded. The floor is what the machine would do if it did nothing
 but the bf16 matrix products of the layers and the head, forward and backward, measured in their own shapes;
-floor-kernels, if it did what else a token needs too, each of torch's kernels alone.
+floor-kernels, if it did what else a token and a step need too, each of torch's kernels alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from functools import partial
 from pathlib import Path
 
@@ -85,9 +86,9 @@ def floor(options: argparse.Namespace, work: Path) -> Figures:
     return products(load_network(work / "base", best=True).config, TOKENS, options.device, backward=True)
 
 
-def floor_of_kernels(_: argparse.Namespace, work: Path) -> Figures:
+def floor_of_kernels(options: argparse.Namespace, work: Path) -> Figures:
     from bases import encode
-    from floors import kernels
+    from floors import kernels, optimizing
     from opponents import load_network, load_tokenizer
 
     from convmodel_cli.model.compute import set_up
@@ -95,7 +96,13 @@ def floor_of_kernels(_: argparse.Namespace, work: Path) -> Figures:
     set_up(ComputeSettings(precision="bf16", device="cpu"), for_training=True)
     sequences = encode(str(work / "train.jsonl"), load_tokenizer(work / "base"))
     length = round(float(sequences.lengths.mean()))
-    return kernels(load_network(work / "base", best=True).config, TOKENS, length, backward=True)
+    config = load_network(work / "base", best=True).config
+    first, later = optimizing(config)
+    steps = math.ceil(len(sequences) / options.batch_size)
+    alone = kernels(config, TOKENS, length, backward=True)
+    seconds = len(sequences.ids) / alone["tokens_per_second"] + first + later * (steps - 1)
+    of_steps = {"first_step_of_adamw": first, "later_step_of_adamw": later}
+    return {**alone, "tokens_per_second": len(sequences.ids) / seconds, **of_steps}
 
 
 def comparisons(shape: str) -> list[Comparison]:
