@@ -57,10 +57,10 @@ def kernels(config: Any, tokens: int, length: int, backward: bool) -> Figures:
 
 
 def optimizing(config: Any, repeats: int = 5) -> tuple[float, float]:
-    """Seconds of the first step of AdamW, which takes memory for gradients, moments and copies, and of a later one.
+    """Seconds of a step of AdamW, a median, and of the first one, which takes memory for gradients, moments and copies.
 
     A step clears and measures the gradients and copies the weights to bf16, as every training in bf16 with weights in
-    fp32 has to.
+    fp32 has to. The first one is what memory that is touched for the first time makes it, which is seldom the same.
     """
     tables = (config.vocab_size + config.n_positions) * config.n_embd
     weight = torch.nn.Parameter(drawn(tables + sum(inner * outer for inner, outer in layer_shapes(config))))
@@ -75,7 +75,7 @@ def optimizing(config: Any, repeats: int = 5) -> tuple[float, float]:
         started = time.perf_counter()
         weight.grad.zero_()
         copy.copy_(weight.detach())
-    return seconds[0], statistics.median(seconds[1:])
+    return statistics.median(seconds[1:]), seconds[0]
 
 
 def attend_fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

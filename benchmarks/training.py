@@ -8,7 +8,7 @@ tokens, never padding, over the steps of training alone; memory is the most of t
 is fp32 with dropout 0.1; its best is bf16, grouped by length, with the activation in one kernel and without dropout.
 `--jemalloc FILE` adds its best with that allocator preloaded. The floor is what the machine would do if it did nothing
 but the bf16 matrix products of the layers and the head, forward and backward, measured in their own shapes;
-floor-kernels, if it did what else a token and a step need too, each of torch's kernels alone.
+floor-kernels, if it did what else a token and a step of AdamW need too, each of torch's kernels alone.
 """
 
 from __future__ import annotations
@@ -97,12 +97,15 @@ def floor_of_kernels(options: argparse.Namespace, work: Path) -> Figures:
     sequences = encode(str(work / "train.jsonl"), load_tokenizer(work / "base"))
     length = round(float(sequences.lengths.mean()))
     config = load_network(work / "base", best=True).config
-    first, later = optimizing(config)
-    steps = math.ceil(len(sequences) / options.batch_size)
-    alone = kernels(config, TOKENS, length, backward=True)
-    seconds = len(sequences.ids) / alone["tokens_per_second"] + first + later * (steps - 1)
-    of_steps = {"first_step_of_adamw": first, "later_step_of_adamw": later}
-    return {**alone, "tokens_per_second": len(sequences.ids) / seconds, **of_steps}
+    of_tokens = kernels(config, TOKENS, length, backward=True)
+    of_step, of_first_step = optimizing(config)
+    tokens, steps = len(sequences.ids), math.ceil(len(sequences) / options.batch_size)
+    seconds = tokens / of_tokens["tokens_per_second"] + of_step * steps
+    return {
+        "tokens_per_second": tokens / seconds,
+        "tokens_per_second_in_new_memory": tokens / (seconds + of_first_step - of_step),
+        "kernels_alone": of_tokens["tokens_per_second"],
+    }
 
 
 def comparisons(shape: str) -> list[Comparison]:

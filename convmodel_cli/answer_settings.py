@@ -63,7 +63,7 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         if self.temperature == 0:
-            raise ValueError("--temperature: expected at least 0.01, got 0; --greedy takes the likeliest token")
+            raise ValueError("--temperature: expected more than 0, got 0; --greedy takes the likeliest token")
         check_limits(self)
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer, GPT2Tokenizer
 
@@ -18,7 +20,8 @@ from convmodel_cli.data.encoding import (
     learned_turns,
 )
 from convmodel_cli.data.formats import Conversation
-from convmodel_cli.data.vocabulary import Vocabulary
+from convmodel_cli.data.vocabulary import Vocabulary, turns_to_encode
+from convmodel_cli.data.windows import Part, cut_into_windows
 from convmodel_cli.errors import DataError
 from convmodel_cli.model.checkpoint import save_everything_but_weights
 from convmodel_cli.model.language_model import LanguageModel
@@ -122,6 +125,48 @@ def test_a_large_conversation_does_not_wait_for_others(monkeypatch: pytest.Monke
     parts = encode_conversations(conversations, Vocabulary(Counting(), 0), 100, "all")
     assert calls == [6, 9, 3]
     assert parts.ids.tolist() == whole.ids.tolist() and parts.conversations.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def expected_windows(conversation: Conversation, max_length: int) -> list[tuple[list[int], list[int], list[bool]]]:
+    """(ids, types, targets) of each window with a target, token by token."""
+    persona = BYTES.encode_persona(conversation.persona)
+    learned = learned_turns(conversation, "auto")
+    turns = BYTES.encode(turns_to_encode(conversation.turns, conversation.persona))
+    parts = [Part(np.array(ids, np.int32), n, learned[n]) for n, ids in enumerate(turns)]
+    windows = []
+    for window in cut_into_windows(parts, 1 + len(persona), max_length):
+        if not any(part.learned for part in window):
+            continue
+        first = window[0].index % 2
+        tokens = [(id_, first, False) for id_ in (BYTES.sep_id, *persona)]
+        for part in window:
+            tokens += [(id_, part.index % 2, part.learned) for id_ in part.ids.tolist()]
+            tokens += [(BYTES.sep_id, 1 - part.index % 2, part.learned)] * part.closed
+        ids, types, targets = (list(column) for column in zip(*tokens, strict=True))
+        windows.append((ids, types, targets))
+    return windows
+
+
+def test_whole_conversations_and_windows_in_turn_are_what_they_are_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convmodel_cli.data.encoding._CHARACTERS_PER_CALL", 60)  # so that there are several chunks
+    draw = random.Random(0)
+    conversations = []
+    for number in range(60):
+        turns = tuple(
+            "abcdefgh"[: draw.randrange(1, 9)] * draw.choice((1, 1, 1, 5)) for _ in range(draw.randrange(2, 7))
+        )
+        flags = tuple(draw.random() < 0.6 for _ in turns) if number % 2 else None
+        conversations.append(Conversation(turns, learn=flags, persona="xyz" if number % 3 == 0 else ""))
+    max_length = 24
+    sequences = encode_conversations(conversations, BYTES, max_length, "auto")
+    windows = [(n, *each) for n, own in enumerate(conversations) for each in expected_windows(own, max_length)]
+    assert sequences.conversations.tolist() == [number for number, *_ in windows]
+    for index, (_, *expected) in enumerate(windows):
+        tokens = sequences[index]
+        assert [tokens.ids.tolist(), tokens.types.tolist(), tokens.targets.tolist()] == expected
+    assert 0 < sequences.num_cut < 60 and len(sequences) == len(windows)
+    alone = [encode_conversations([own], BYTES, max_length, "auto").num_bytes.tolist() for own in conversations]
+    assert sequences.num_bytes.tolist() == [each for own in alone for each in own]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,10 @@ def test_a_row_in_parts_is_the_row(
     for rows in (x[:1], x):
         torch.testing.assert_close(with_bias(rows), rows @ weight + bias)
         torch.testing.assert_close(without(rows), rows @ weight)
+    before = x[:1] @ weight
+    stored.mul_(2.0)
+    in_one_piece = parts == 1 or (transposed and parts == size)  # as they are
+    torch.testing.assert_close(without(x[:1]), before if copied and not in_one_piece else 2 * before)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "int8 of small matrices"])

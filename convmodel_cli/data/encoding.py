@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convmodel_cli.data.formats import Conversation
-from convmodel_cli.data.runs import Runs
 from convmodel_cli.data.spool import Spool
+from convmodel_cli.data.stretches import Stretches
 from convmodel_cli.data.vocabulary import Vocabulary, persona_text, turns_to_encode
 from convmodel_cli.data.windows import Part, cut_into_windows
 from convmodel_cli.data.words import ID_BYTES, WordTable
@@ -159,15 +159,14 @@ def _parts(conversation: Conversation, turns: list[bytes], learned: tuple[bool, 
 class _Builder:
     """Collects sequences into flat arrays, which many of them leave the memory for a temporary file.
 
-    A sequence is its head (a sep and the persona) and its turns, or pieces of turns: runs of tokens of one speaker.
-    What is known of each run becomes tokens for many sequences at once.
+    What is known of the stretches of a sequence becomes types and targets for many sequences at once, in `flush`.
     """
 
     def __init__(self, sep_id: int, max_length: int) -> None:
         self._sep = array("i", [sep_id]).tobytes()
         self._max_length = max_length
         self._ids, self._types, self._targets = Spool(), Spool(), Spool()
-        self._runs = Runs()
+        self._stretches = Stretches()
         self._sizes: list[NDArray[np.int64]] = []
         self._conversations = array("q")
         self._num_bytes = array("q")
@@ -181,12 +180,12 @@ class _Builder:
         if sum(map(len, turns)) + len(turns) * ID_BYTES <= room:
             if any(learned):
                 said = "".join(compress(conversation.turns, learned))
-                self._runs.append_whole(len(head), turns, learned)
+                self._stretches.append_whole(len(head), turns, learned)
                 self._append(number, head + self._sep.join([*turns, b""]), len(said.encode()))
             return
         for window in cut_into_windows(_parts(conversation, turns, learned), len(head) // ID_BYTES, self._max_length):
             if any(part.learned for part in window):
-                self._runs.append(len(head), window)
+                self._stretches.append(len(head), window)
                 ids = b"".join(part.ids.tobytes() + self._sep * part.closed for part in window)
                 self._append(number, head + ids, sum(part.num_bytes for part in window))
 
@@ -196,15 +195,15 @@ class _Builder:
         self._num_bytes.append(num_bytes)
 
     def flush(self) -> None:
-        """Turn what is known of the runs so far into types and targets of their tokens."""
-        types, targets, sizes = self._runs.tokens()
+        """Make types and targets of what has been added since the last time."""
+        types, targets, sizes = self._stretches.tokens()
         self._types.append(types.data)
         self._targets.append(targets.data)
         self._sizes.append(sizes)
-        self._runs = Runs()
+        self._stretches = Stretches()
 
     def finish(self) -> Sequences:
-        self.flush()
+        """Everything that has been added and flushed."""
         return Sequences(
             ids=self._ids.as_array(np.int32),
             types=self._types.as_array(np.uint8),

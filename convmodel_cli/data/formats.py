@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from convmodel_cli.data.wording import describe, fault_of_turn
+from convmodel_cli.data.text_rules import fault_of_text
+from convmodel_cli.data.wording import describe
 
 OPTIONAL_KEYS = ("learn", "persona")
 _TURNS, _SPEAKERS = "a list of turns", "a list of speakers"
@@ -196,7 +197,7 @@ def _conversation(
     if not isinstance(turns, list):
         raise BadRecord(f"expected {what} to be a list of strings, got {describe(turns)}")
     for number, turn in enumerate(turns, 1):
-        if fault := fault_of_turn(turn):
+        if fault := fault_of_text(turn):
             raise BadRecord(f"turn {number}: {fault}")
     if len(turns) < min_turns:
         found = "an empty list" if not turns else "only one"
@@ -206,7 +207,7 @@ def _conversation(
 
 
 def _turn(turn: Any, what: str) -> str:
-    if fault := fault_of_turn(turn):
+    if fault := fault_of_text(turn):
         raise BadRecord(f"{what}: {fault}")
     said: str = turn
     return said

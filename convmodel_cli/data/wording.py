@@ -1,12 +1,10 @@
-"""What was found, and what is wrong with it, in a few words."""
+"""What was found, in a few words, for messages that end with "got ..."."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 _SHOWN_CHARACTERS = 40
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def describe(value: Any) -> str:
@@ -28,16 +26,3 @@ def describe(value: Any) -> str:
         return "an empty object"
     keys = ", ".join(f'"{key}"' for key in list(value)[:5])
     return f"an object with {keys}" + (", …" if len(value) > 5 else "")
-
-
-def fault_of_turn(turn: Any) -> str:
-    """What is wrong with a turn of a conversation; empty if nothing is."""
-    if not isinstance(turn, str):
-        return f"expected a string, got {describe(turn)}"
-    if not turn.strip():
-        return f"expected text, got {'an empty string' if not turn else 'only white space'}"
-    if "\0" in turn:
-        return "expected text, got a NUL character in it"
-    if not turn.isascii() and _LONE_SURROGATE.search(turn):
-        return "expected text, got half of a surrogate pair in it"
-    return ""

@@ -59,8 +59,8 @@ class Part:
 class Gpt2:
     """The weights of a plain GPT-2, ready for products in one precision.
 
-    They are as the network's were at the moment; in fp32 the large ones are its own tensors. Embeddings, norms and the
-    sum of the layers are fp32 always.
+    Valid until the network is trained: some are its own tensors, others copies. Embeddings, norms and the sum of the
+    layers are fp32 always.
     """
 
     def __init__(self, network: PreTrainedModel, precision: str) -> None:

@@ -16,7 +16,7 @@ Matrix = Callable[[Tensor], Tensor]  # (rows, in) -> (rows, out)
 
 _MOST_PARTS = 64
 _LARGEST_INT8 = 127
-_COPIED = 2**20  # weights of a matrix
+_COPIED = 2**20  # up to so many weights the parts of a row are copies
 _SMALL = 2**18  # up to so many weights `_Int8Row` takes longer to begin than to multiply
 _WEIGHTS_AT_ONCE = 16  # in which `_Int8Weights` reads a row, also beyond its end
 # Without VNNI the kernel adds up products in 16 bits, which do not hold them.

@@ -39,16 +39,19 @@ def _normalize(logits: Tensor, targets: Tensor, kept: bool) -> Tensor:
 
 
 def _log_likelihoods(logits: Tensor, targets: Tensor) -> Tensor:
+    """Of the targets; logits in fp32 are overwritten."""
     exact = logits.float()  # the logits themselves if they are fp32
     return torch._log_softmax(exact, -1, False, out=exact).gather(1, targets[:, None]).squeeze(1)
 
 
 def _to_likelihoods(logits: Tensor, targets: Tensor) -> Tensor:
-    """As `_log_likelihoods`, with each exponential computed once: by how far the target is behind the likeliest.
+    """Overwrite logits by likelihoods; returns the logarithms of the targets', with no exponential computed twice.
 
-    The likelihood of that one never is too small for its logarithm, as the target's may be.
+    They are taken from how far the target is behind the likeliest, whose likelihood is never too small for its
+    logarithm.
     """
     exact = logits.float()
+    # Before the softmax, which may be in the place of the logits.
     behind = exact.gather(1, targets[:, None]).squeeze(1) - exact.amax(1)
     likelihoods = torch._softmax(exact, -1, False, out=exact)
     logits.copy_(likelihoods)
