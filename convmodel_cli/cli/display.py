@@ -11,15 +11,17 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
 
 from convmodel_cli.errors import ConvmodelError, DataError, Stopped, StorageError, UsageError
 from convmodel_cli.escaping import escaped, one_line, to_json
-from convmodel_cli.events import Note
 from convmodel_cli.settings import ScreenSettings
+
+if TYPE_CHECKING:
+    from convmodel_cli.events import Note
 
 _BAD_LINES_SHOWN = 20
 
