@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import Field, field, fields
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def knob(
@@ -120,7 +120,8 @@ def check_limits(settings: Any) -> None:
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
     """The alternatives of a type: those of `X | None`, and the values of a Literal."""
-    alternatives = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    # `Literal[...] | None` is the older kind of union.
+    alternatives = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
     return tuple(kind for part in alternatives for kind in (get_args(part) if get_origin(part) is Literal else (part,)))
 
 

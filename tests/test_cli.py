@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -34,6 +35,19 @@ GROUPS = {
     "generate": (GenerationSettings, ResponseSettings, SamplingSettings, ComputeSettings, ScreenSettings),
     "chat": (ChatSettings, ResponseSettings, SamplingSettings, ComputeSettings, ScreenSettings),
 }
+
+
+def named_values(hint: Any) -> list[Any]:
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [value for part in get_args(hint) for value in named_values(part)]
+
+
+@pytest.mark.parametrize("group", dict.fromkeys(group for groups in GROUPS.values() for group in groups))
+def test_every_value_that_a_setting_names_is_taken(group: Any) -> None:
+    for name, hint in get_type_hints(group).items():
+        for value in named_values(hint):
+            assert getattr(group(**{name: value}), name) == value
 
 
 @pytest.mark.parametrize("command", GROUPS)

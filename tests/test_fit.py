@@ -69,6 +69,19 @@ def test_json_holds_the_figures_and_eval_agrees_with_them(convmodel: Convmodel, 
         assert measured["speaker_ids"] == "on"
 
 
+def test_eval_counts_other_turns_and_leaves_out_speaker_ids_when_told(
+    convmodel: Convmodel, data: tuple[str, str]
+) -> None:
+    assert convmodel("fit", *data, "-o", "out", *FAST).code == 0
+
+    def measured(*options: str) -> Any:
+        return json.loads(convmodel("eval", data[1], "-m", "out", "--json", *options).out)
+
+    all_turns, last = measured("--learn", "all"), measured("--learn", "last")
+    assert 0 < last["targets"] < all_turns["targets"] == measured()["targets"]
+    assert measured("--speaker-ids", "off")["loss"] != all_turns["loss"] == measured("--speaker-ids", "on")["loss"]
+
+
 def test_a_run_of_two_conversations_trains_and_saves(convmodel: Convmodel, tmp_path: Path) -> None:
     train = write_jsonl(tmp_path / "two.jsonl", TALKS[:2])
     outcome = convmodel("fit", train, "-o", "out", *FAST)
