@@ -192,15 +192,20 @@ class ConversationModel:
     def generate(self, context: list[str], persona: str = "", **options: Any) -> ConversationResponses:
         """Responses to the turns of a context; `options` are those of transformers' `generate`.
 
-        Without options it samples as the commands do, but for the repetition penalty.
+        Without options it samples as the commands do, but for the repetition penalty. Raises DataError for a context
+        that is none.
         """
         import torch
 
         from convmodel_cli.model.checkpoint import generation_config
 
+        try:
+            turns = parse_record(list(context) if isinstance(context, tuple) else context, min_turns=1).turns
+        except BadRecord as error:
+            raise DataError(f"the context: {error}") from None
         sampling = SamplingSettings(max_new_tokens=int(options.get("max_new_tokens", 64)))
         responder = make_responder(self._model, self._compute, sampling, self._run)
-        encoded, _ = responder.context_of_text(context, persona)
+        encoded, _ = responder.context_of_text(turns, persona)
         device = self._compute.device
         inputs: dict[str, Any] = {"input_ids": torch.tensor([encoded.ids], device=device)}
         if responder.with_types:
@@ -218,7 +223,7 @@ class ConversationModel:
             )
         rows = output if isinstance(output, torch.Tensor) else output.sequences
         responses = [self.tokenizer.decode(ids) for ids in rows[:, len(encoded.ids) :].tolist()]
-        return ConversationResponses(responses, list(context))
+        return ConversationResponses(responses, list(turns))
 
 
 def _compute(device: Any, seed: int) -> Compute:

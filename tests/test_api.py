@@ -114,6 +114,21 @@ def test_mistakes_are_said(model: ConversationModel) -> None:
         model.fit(EXAMPLES, epochs=True)
 
 
+@pytest.mark.parametrize(
+    ("context", "problem"),
+    [
+        (["a", None], "turn 2: expected a string, got null"),
+        (["a", "\ud800"], "turn 2: expected text, got half of a surrogate pair in it"),
+        (["a", ""], "turn 2: expected text, got an empty string"),
+        ([], "expected at least one turn, got an empty list"),
+        ("ab", 'expected a list of turns, got the string "ab"'),
+    ],
+)
+def test_a_context_that_is_none_is_refused(model: ConversationModel, context: Any, problem: str) -> None:
+    with pytest.raises(DataError, match=f"^the context: {problem}"):
+        model.generate(context)
+
+
 def test_learn_flags_choose_the_targets(model: ConversationModel) -> None:
     flagged = [ConversationExample(conversation=["a", "b"], learn=[False, False])]
     with pytest.raises(DataError, match="expected turns to learn, got none"):
