@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmodel_cli.answer_settings import SamplingSettings
 from convmodel_cli.data.context import encode_context
-from convmodel_cli.data.formats import BadRecord, parse_record
+from convmodel_cli.data.conversations import parse_given
 from convmodel_cli.data.store import Conversations
 from convmodel_cli.data.vocabulary import Vocabulary, turns_to_encode
 from convmodel_cli.errors import DataError, UsageError
@@ -199,10 +199,8 @@ class ConversationModel:
 
         from convmodel_cli.model.checkpoint import generation_config
 
-        try:
-            turns = parse_record(list(context) if isinstance(context, tuple) else context, min_turns=1).turns
-        except BadRecord as error:
-            raise DataError(f"the context: {error}") from None
+        given = list(context) if isinstance(context, tuple) else context
+        turns = parse_given(given, "the context", min_turns=1).turns
         sampling = SamplingSettings(max_new_tokens=int(options.get("max_new_tokens", 64)))
         responder = make_responder(self._model, self._compute, sampling, self._run)
         encoded, _ = responder.context_of_text(turns, persona)
@@ -244,10 +242,7 @@ def _conversations(examples: Iterable[ConversationExample], name: str) -> Conver
     checked = Conversations()
     for number, example in enumerate(examples, 1):
         record = {"turns": example.conversation, "learn": example.learn, "persona": example.persona or None}
-        try:
-            checked.append(parse_record(record, min_turns=2))
-        except BadRecord as error:
-            raise DataError(f"{name}: example {number}: {error}") from None
+        checked.append(parse_given(record, f"{name}: example {number}", min_turns=2))
     if not checked:
         raise DataError(f"{name}: expected conversations, got none")
     return checked

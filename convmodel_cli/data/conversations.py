@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convmodel_cli.data.files import iter_parsed
-from convmodel_cli.data.formats import Conversation, parse_record, shape_of, unread_keys
+from convmodel_cli.data.formats import BadRecord, Conversation, parse_record, shape_of, unread_keys
 from convmodel_cli.data.json_records import ARRAY_BEGINS
 from convmodel_cli.data.lines import Counts, Place, Problem, shown_name
 from convmodel_cli.data.store import Conversations, as_record, in_store
@@ -121,6 +121,14 @@ def _iter_counted(
         return Conversation(bare.turns, bare.assistant, bare.learn, bare.persona, place.file, place.line)
 
     return iter_parsed(path, parse, counts, text_too)
+
+
+def parse_given(record: Any, what: str, min_turns: int) -> Conversation:
+    """The conversation in a record that stands in no file; raises DataError that says `what` it was."""
+    try:
+        return parse_record(record, min_turns)
+    except BadRecord as error:
+        raise DataError(f"{what}: {error}") from None
 
 
 def count_different(conversations: Conversations) -> int:
