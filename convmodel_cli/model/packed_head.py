@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,21 +26,20 @@ def head_losses(hidden: Tensor, head: Tensor, copy: Tensor, targets: Tensor) -> 
         return losses
     size = max(16, _MOST_LOGITS // len(head))
     parts = zip(hidden.split(size), targets.split(size), strict=True)
-    return torch.cat([-_normalize(multiply(part, copy.t()), own, kept=False) for part, own in parts])
+    return torch.cat([-_in_cache(_log_likelihoods, multiply(part, copy.t()), own) for part, own in parts])
 
 
-def _normalize(logits: Tensor, targets: Tensor, kept: bool) -> Tensor:
-    """Log-likelihoods of the targets, fp32; logits that are `kept` become likelihoods in place.
+def _in_cache(find: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tensor) -> Tensor:
+    """What is found of each target, for so many logits at once that they stay in the processor's cache.
 
     In fp32 whatever the logits are: torch's logarithm of the softmax in bf16 is up to 0.1 beside the truth.
     """
     rows = max(16, _LOGITS_IN_FP32 // logits.shape[1])
-    parts = zip(logits.split(rows), targets.split(rows), strict=True)
-    return torch.cat([(_to_likelihoods if kept else _log_likelihoods)(part, own) for part, own in parts])
+    return torch.cat([find(*part) for part in zip(logits.split(rows), targets.split(rows), strict=True)])
 
 
 def _log_likelihoods(logits: Tensor, targets: Tensor) -> Tensor:
-    """Of the targets; logits in fp32 are overwritten."""
+    """Of the targets, fp32; logits in fp32 are overwritten."""
     exact = logits.float()  # the logits themselves if they are fp32
     return torch._log_softmax(exact, -1, False, out=exact).gather(1, targets[:, None]).squeeze(1)
 
@@ -64,7 +64,7 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, copy: Tensor, targets: Tensor) -> Tensor:
         likelihoods = multiply(hidden, copy.t())
-        of_targets = _normalize(likelihoods, targets, kept=True)
+        of_targets = _in_cache(_to_likelihoods, likelihoods, targets)
         ctx.kept = hidden, head, copy, targets, likelihoods, of_targets
         return -of_targets
 
