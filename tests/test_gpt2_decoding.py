@@ -58,7 +58,7 @@ def answers(model: LanguageModel, contexts: list[Context], compute: Compute, **o
 def by_library(monkeypatch: pytest.MonkeyPatch) -> Any:
     def ask(*arguments: Any, **options: Any) -> list[list[int]]:
         with monkeypatch.context() as patch:
-            patch.setattr(decoding, "is_plain_gpt2", lambda _, prepared: False)
+            patch.setattr(decoding, "is_plain_gpt2", lambda _: False)
             return answers(*arguments, **options)
 
     return ask

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 
 from convmodel_cli.errors import UsageError
 from convmodel_cli.model.compute import Compute, evaluating
-from convmodel_cli.model.gpt2 import is_plain_gpt2
+from convmodel_cli.model.gpt2 import is_hooked, is_plain_gpt2
 from convmodel_cli.model.gpt2_decoding import Gpt2, Part
 from convmodel_cli.model.key_values import KeyValues
 from convmodel_cli.model.language_model import LanguageModel
@@ -41,7 +41,8 @@ class Decoder(Protocol):
 
 def make_decoder(model: LanguageModel, compute: Compute, with_types: bool, memory: Memory | None) -> Decoder:
     """With a `memory`, which takes a single context, only what it does not hold yet is computed."""
-    if is_plain_gpt2(model.network, prepared=model.decoding is not None):
+    ready = model.decoding
+    if is_plain_gpt2(model.network) if ready is None else not is_hooked(ready.modules):
         return _OwnDecoder(model, compute, with_types, memory)
     _refuse_int8(model, compute)
     return _LibraryDecoder(model, compute, with_types, memory)
@@ -135,8 +136,7 @@ class _OwnDecoder:
         """Read what the memory does not hold of the context."""
         known = memory.keep_common(context)
         try:
-            self._cache.reserve(1, len(context.ids) + context.max_response)
-            self._cache.grow(len(context.ids) - known)
+            self._cache.grow(len(context.ids) - known, context.max_response)
             logits = self._network.read([self._part(context, known)], [0], self._cache)
         except BaseException:
             memory.forget()

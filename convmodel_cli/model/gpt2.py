@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 from torch import nn
@@ -12,15 +13,10 @@ from transformers.pytorch_utils import Conv1D
 GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # name in a config -> torch's approximation
 
 
-def is_plain_gpt2(network: PreTrainedModel, prepared: bool = False) -> bool:
-    """Whether the network is a GPT-2 without its variants, adapters, wrappers or hooks.
-
-    One that is `prepared` was, which takes a while to see; only hooks can have come since.
-    """
-    if type(network) is not GPT2LMHeadModel or _is_hooked(network):
+def is_plain_gpt2(network: PreTrainedModel) -> bool:
+    """Whether the network is a GPT-2 without its variants, adapters, wrappers or hooks."""
+    if type(network) is not GPT2LMHeadModel or is_hooked(network.modules()):
         return False
-    if prepared:
-        return True
     config, net = network.config, cast(Any, network)
     varies = config.scale_attn_by_inverse_layer_idx or config.reorder_and_upcast_attn or config.add_cross_attention
     if varies or not config.scale_attn_weights or config.activation_function not in GELU:
@@ -30,8 +26,9 @@ def is_plain_gpt2(network: PreTrainedModel, prepared: bool = False) -> bool:
     return kinds == {Conv1D} and type(net.lm_head) is nn.Linear and net.lm_head.bias is None
 
 
-def _is_hooked(network: nn.Module) -> bool:
-    return any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+def is_hooked(modules: Iterable[nn.Module]) -> bool:
+    """Whether anything is called beside the forward pass of one of them."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 def fused_projections(network: nn.Module) -> list[nn.Parameter]:

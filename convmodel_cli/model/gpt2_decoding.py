@@ -72,6 +72,7 @@ class Gpt2:
         self._last_norm = _norm(net.transformer.ln_f)
         self._head = make_head(net.lm_head.weight.detach().T, precision)
         self.precision = precision
+        self.modules = list(network.modules())  # that hooks may have come to since; to find them takes a while
         self.device = self._tokens.device
         # Of keys and values. Without tiles bf16 takes the fused kernel two to seven times as long as fp32.
         in_bf16 = precision == "bf16" and (HAS_TILES or self.device.type != "cpu")
@@ -97,12 +98,14 @@ class Gpt2:
         lengths = [len(part.ids) for part in parts]
         fill = self._fill(sum(lengths), length_step(sum(lengths)))
         filler = [torch.zeros((fill, self._tokens.shape[1]), dtype=self.dtype, device=self.device)] if fill else []
+        hidden = [self._hidden(part) for part in parts]
         x = self._embed(parts, fill)
         for number, layer in enumerate(self._layers):
             asked = layer.attention_in(layer.before_attention(x)).view(len(x), 3, self._heads, -1).to(self.dtype)
             own = asked.permute(1, 2, 0, 3)[:, :, : sum(lengths)].split(lengths, dim=2)
             mixed = [
-                _attend_to_past(each, *cache.write(number, row, each[1:])) for each, row in zip(own, rows, strict=True)
+                _attend_to_past(each, *cache.write(number, row, each[1:]), mask)
+                for each, row, mask in zip(own, rows, hidden, strict=True)
             ]
             x = self._finish_layer(layer, x, torch.cat(mixed + filler))
         last = [end - 1 for end in accumulate(lengths)]
@@ -129,6 +132,14 @@ class Gpt2:
     def _fill(self, count: int, step: int) -> int:
         """Rows that are added for nothing: for every shape that oneDNN has not met it prepares a kernel, in 3 ms."""
         return -count % step if self._fills and count > 1 else 0
+
+    def _hidden(self, part: Part) -> Tensor | None:
+        """What is added to the scores (tokens, places) of tokens behind others: -inf where a place is still to come."""
+        count, past = len(part.ids), part.position
+        if not past or count == 1:
+            return None
+        scores = torch.full((count, past + count), -torch.inf, dtype=self.dtype, device=self.device)
+        return scores.triu_(past + 1)
 
     def _embed(self, parts: Sequence[Part], fill: int) -> Tensor:
         ids = [id_ for part in parts for id_ in part.ids]
@@ -170,13 +181,10 @@ def _rows(table: Tensor, numbers: list[int]) -> Tensor:
     return table[torch.tensor(numbers, device=table.device)]
 
 
-def _attend_to_past(own: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _attend_to_past(own: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None) -> Tensor:
     """Queries own[0] of (3, heads, tokens, width) at the end of (heads, places, width) -> (tokens, heads * width)."""
-    queries, past = own[:1], keys.shape[1] - own.shape[2]
-    seen = None
-    if past and own.shape[2] > 1:
-        seen = torch.ones((own.shape[2], keys.shape[1]), dtype=torch.bool, device=own.device).tril(past)
-    mixed = _attend(queries, keys[None], values[None], attn_mask=seen, is_causal=past == 0)
+    is_causal = keys.shape[1] == own.shape[2]
+    mixed = _attend(own[:1], keys[None], values[None], attn_mask=hidden, is_causal=is_causal)
     return mixed[0].transpose(0, 1).flatten(1)
 
 

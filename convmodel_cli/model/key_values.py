@@ -69,13 +69,13 @@ class KeyValues:
             self._hidden[:, row, :, :, : self._end - length] = -torch.inf
         return list(range(first, len(self._starts)))
 
-    def grow(self, count: int) -> None:
-        """Let the only row end `count` tokens later, which are to be written."""
+    def grow(self, count: int, room: int) -> None:
+        """Let the only row end `count` tokens later, which are to be written, with room for more behind them."""
         if not self._starts:
             self._starts = [0]
         self._end += count
-        if self._end > self._places:
-            self.reserve(1, max(self._end, 2 * self._places))
+        if self._end + room > self._places:
+            self.reserve(1, max(self._end + room, 2 * self._places))  # seldom, for all that it holds is moved
 
     def crop(self, length: int) -> None:
         """Forget all but the first tokens of the only row."""
