@@ -134,7 +134,9 @@ BAD_LINES = [
     (b'["a", "b\x00"]', "expected JSON, got something else in column"),
     (b'\xef\xbb\xbf["a", "b"]', "expected JSON, got something else in column 1"),
     (b'["a",\r"b\rc"]', "expected JSON, got something else in column"),
-    ('["a", "b"]'.encode("utf-16"), "expected UTF-8, got the byte 0xff in column 1"),
+    ('["a", "b"]'.encode("utf-16"), "expected UTF-8, got UTF-16 (save it as UTF-8)"),
+    ('\ufeff["a", "b"]'.encode("utf-16-be"), "expected UTF-8, got UTF-16 (save it as UTF-8)"),
+    (b"\x1f\x8b\x08\x00a", "expected UTF-8, got gzip data (which a file must be named for: .gz)"),
     (b"[" * 900 + b"]" * 900, "turn 1: expected a string, got a list of 1"),
     (b"[" * 2000 + b"]" * 2000, "expected JSON, got something else in column"),
     (b'{"a":' * 1010 + b"1" + b"}" * 1010, "nested too deep"),
@@ -401,7 +403,7 @@ def test_a_file_in_utf_16_is_refused_line_by_line_without_a_run(convmodel: Convm
     path.write_bytes("".join(f'["hello {number}", "there"]\n' for number in range(30)).encode("utf-16"))
     outcome = convmodel("fit", str(path), "-v")
     assert (outcome.code, outcome.out) == (3, "")
-    assert f"error: {path}:1: expected UTF-8, got the byte 0xff in column 1" in outcome.err
+    assert f"error: {path}:1: expected UTF-8, got UTF-16 (save it as UTF-8)" in outcome.err
     assert "0 good" in outcome.err and "Traceback" not in outcome.err
     assert not (tmp_path / "model").exists()
 

@@ -20,6 +20,9 @@ STDIN = "-"
 STDIN_SHOWN = "<stdin>"
 MAX_LINE_BYTES = 16 * 2**20
 BOM = b"\xef\xbb\xbf"
+_UTF_16 = "UTF-16 (save it as UTF-8)"
+_GZIP = "gzip data (which a file must be named for: .gz)"
+_BEGINNINGS = {b"\xff\xfe": _UTF_16, b"\xfe\xff": _UTF_16, b"\x1f\x8b": _GZIP}  # no line of UTF-8 has them
 _ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
 
 
@@ -113,4 +116,5 @@ def decode(line: bytes) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as fault:
-        raise BadRecord(f"expected UTF-8, got the byte 0x{line[fault.start]:02x} in column {fault.start + 1}") from None
+        got = _BEGINNINGS.get(line[:2]) or f"the byte 0x{line[fault.start]:02x} in column {fault.start + 1}"
+        raise BadRecord(f"expected UTF-8, got {got}") from None
