@@ -27,6 +27,7 @@ class Row:
     [
         (500, {}, (18, 13)),  # more passes, until there are 360 steps
         (5_400, {}, (30, 2)),  # larger steps, as long as there are 360
+        (5_370, {}, (29, 2)),  # and never one too few for two passes
         (50_000, {}, (41, 2)),  # the largest: 4,096 tokens
         (5_400, {"epochs": 1}, (18, 1)),
         (5_400, {"batch_size": 7}, (7, 2)),

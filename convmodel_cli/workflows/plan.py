@@ -152,11 +152,12 @@ def _rhythm(base: str, sequences: Sequences, settings: TrainingSettings) -> tupl
 
 
 def _derived_batch_size(recipe: Recipe, sequences: Sequences, epochs: int) -> int:
-    """How many sequences have the tokens that a step wants."""
-    of_a_share = epochs * len(sequences.ids) // max(1, recipe.fewest_steps)
-    tokens = max(recipe.step_tokens or 0, min(recipe.most_step_tokens, of_a_share))
+    """How many sequences have the tokens that a step wants; of large data more, as long as there are enough steps."""
+    per_token = 1 / float(sequences.lengths.mean())
+    least, largest = round((recipe.step_tokens or 0) * per_token), round(recipe.most_step_tokens * per_token)
+    of_a_share = epochs * len(sequences) // max(1, recipe.fewest_steps)
     most = min(_LARGEST_DERIVED_BATCH, len(sequences) // _FEWEST_STEPS_PER_EPOCH)
-    return max(1, min(round(tokens / float(sequences.lengths.mean())), most))
+    return max(1, min(max(least, min(largest, of_a_share)), most))
 
 
 def _default_eval_every(num_sequences: int, batch_size: int) -> int:
