@@ -25,16 +25,16 @@ def turns_of(*files: str) -> Iterator[str]:
 
 def make_base(shape: str, folder: Path, tokenizer_folder: str | None, *files: str) -> None:
     """Write a GPT-2 of this shape with random weights: GPT-2's own, or a new model with a vocabulary from the files."""
-    if shape != "gpt2":
+    tokenizer: PreTrainedTokenizerBase
+    if shape == "gpt2":
+        tokenizer = read_gpt2_tokenizer(tokenizer_folder)
+        sep = tokenizer.eos_token_id
+        config = GPT2Config(**dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), sep))
+    else:
         model = new_model(SIZES[shape], turns_of(*files), 4096, seed=0)
-        model.network.save_pretrained(folder)
-        model.tokenizer.save_pretrained(folder)
-        return
-    tokenizer = read_gpt2_tokenizer(tokenizer_folder)
-    sep = tokenizer.eos_token_id
+        tokenizer, config = model.tokenizer, model.network.config
     torch.manual_seed(0)
-    config = GPT2Config(**dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), sep))
-    GPT2LMHeadModel(config).save_pretrained(folder)
+    GPT2LMHeadModel(config).save_pretrained(folder)  # with the weights that transformers gives a new model
     tokenizer.save_pretrained(folder)
 
 

@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
+from convmodel_cli.model.initial_weights import begin_with_places
 from convmodel_cli.model.language_model import LanguageModel, prepare_network
 
 _END = "<|endoftext|>"
@@ -69,5 +70,6 @@ def new_model(size: Size, texts: Iterable[str], vocab_size: int, seed: int) -> L
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = GPT2LMHeadModel(config)
+    begin_with_places(network)
     prepare_network(network)
     return LanguageModel(network, tokenizer, sep_id)

@@ -1,0 +1,55 @@
+"""What the weights of a new GPT-2 begin with beside chance: it knows places, and some heads look at the tokens before.
+
+To find again what was said, a model needs heads that look a token or two back (Olsson et al. 2022, In-context Learning
+and Induction Heads), which a small one learns late in a short run, if at all. So some have what they would come to have
+from the first step on, as in Trockman and Kolter 2023, Mimetic Initialization of Self-Attention Layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+_SPREAD = 0.1  # the standard deviation of the places' embeddings; that of the tokens' is 0.02
+_SLOWEST = 1000  # times as long as the first wave
+_OFFSETS = (1, 2, 3)
+
+
+@torch.no_grad()
+def begin_with_places(network: GPT2LMHeadModel) -> None:
+    """Let the embeddings of places be waves, and the first heads of the first layer look 1, 2 and 3 tokens back."""
+    net: Any = network
+    table: Tensor = net.transformer.wpe.weight
+    places, width = table.shape
+    frequencies = _SLOWEST ** -(torch.arange(width // 2) * 2 / width)
+    angles = torch.arange(places)[:, None] * frequencies
+    # Vaswani et al. 2017, but for their order: all sines, then all cosines. A wave's own deviation is the root of 1/2.
+    table.copy_(torch.cat([angles.sin(), angles.cos()], dim=1) * _SPREAD * 2**0.5)
+    projection: Tensor = net.transformer.h[0].attn.c_attn.weight  # (width, 3 * width)
+    size = width // network.config.n_head
+    for head, offset in enumerate(_OFFSETS[: network.config.n_head]):
+        query, key = _look_back(offset, frequencies, size)
+        projection[:, head * size : (head + 1) * size] += query
+        projection[:, width + head * size : width + (head + 1) * size] += key
+
+
+def _look_back(offset: int, frequencies: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Projections (width, size) of places to queries and keys whose product is largest `offset` places apart.
+
+    From the waves f of place p they make sin(fp - fo), cos(fp - fo) and sin(fp), cos(fp), whose product with those of
+    place r is the sum of cos(f(p - o - r)).
+    """
+    half, count = len(frequencies), size // 2
+    chosen = torch.arange(count) * max(1, half // 4 // count)  # of the fastest quarter, which tell neighbours apart
+    sines, cosines = chosen, half + chosen
+    first, second = torch.arange(count), count + torch.arange(count)
+    turn = frequencies[chosen] * offset
+    query, key = torch.zeros(2, 2 * half, size)
+    key[sines, first] = key[cosines, second] = 1.0
+    query[sines, first] = query[cosines, second] = turn.cos()
+    query[cosines, first] = -turn.sin()
+    query[sines, second] = turn.sin()
+    return query, key
