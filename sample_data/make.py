@@ -31,7 +31,7 @@ Talk = tuple[Texts, Texts]  # what the user may say, and what fits as an answer 
 
 SEED = 20240607
 HERE = Path(__file__).resolve().parent
-SIZES = {"train": 13000, "valid": 200, "test": 200}
+SIZES = {"train": 7000, "valid": 200, "test": 200}
 PROBES_PER_KIND = {"name": 17, "city": 17, "food": 17, "correction": 17, "sum": 16, "choice": 16}
 MAX_EXCHANGES = 6
 PROBE_TURNS = range(3, 10, 2)
@@ -1221,7 +1221,7 @@ def draw_conversation(dice: Dice) -> Block:
         if dice.chance(0.16):
             conversation = compose_small_talk(dice)
         else:
-            count = dice.pick((1, 1, 1, 1, 1, 1, 2, 2, 2, 3))
+            count = dice.pick((1, 1, 1, 2, 2, 2, 2, 3, 3, 3))
             conversation = compose(dice, drop_some_asks(dice, draw_scenes(dice, count, SCENE_DECK)))
         if is_well_formed(conversation):
             return conversation

@@ -16,6 +16,7 @@ from transformers import GPT2LMHeadModel
 _SPREAD = 0.1  # the standard deviation of the places' embeddings; that of the tokens' is 0.02
 _SLOWEST = 1000  # times as long as the first wave
 _OFFSETS = (1, 2, 3)
+_SHARPNESS = 1.5  # how much of a place goes into queries and keys
 
 
 @torch.no_grad()
@@ -52,4 +53,4 @@ def _look_back(offset: int, frequencies: Tensor, size: int) -> tuple[Tensor, Ten
     query[sines, first] = query[cosines, second] = turn.cos()
     query[cosines, first] = -turn.sin()
     query[sines, second] = turn.sin()
-    return query, key
+    return _SHARPNESS * query, _SHARPNESS * key
