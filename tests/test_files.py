@@ -291,6 +291,7 @@ def test_an_array_is_the_same_however_its_bytes_come(content: str) -> None:
     ("content", "line", "expected"),
     [
         (b'[["a", "b"],\n["c", "\xff"]]', 2, "expected UTF-8, got the byte 0xff"),
+        ('[["a", "b"]]'.encode("utf-16"), 1, "expected UTF-8, got UTF-16 (save it as UTF-8)"),
         (b'[["a", "b"]\n] []', 2, "expected nothing behind the array"),
         (b'[["a", "b"],\n', 2, "expected JSON up to the end of the array"),
         (b'[["a", "b"],\n"' + b"x" * 300, 2, "expected a conversation of at most 100 bytes"),

@@ -13,7 +13,7 @@ import orjson
 
 from convmodel_cli.data import lines
 from convmodel_cli.data.formats import BadRecord
-from convmodel_cli.data.lines import Counts, decode
+from convmodel_cli.data.lines import Counts, decode, not_utf_8
 from convmodel_cli.data.wording import describe
 
 _BLOCK_BYTES = 64 * 2**10
@@ -163,5 +163,5 @@ class _Text:
             self._text = waiting + self._utf8.decode(block, final=self._ended)
         except UnicodeDecodeError as fault:
             self.line += waiting.count("\n") + fault.object.count(b"\n", 0, fault.start)
-            raise BadRecord(f"expected UTF-8, got the byte 0x{fault.object[fault.start]:02x}") from None
+            raise not_utf_8(fault) from None
         self._at = 0

@@ -20,9 +20,13 @@ STDIN = "-"
 STDIN_SHOWN = "<stdin>"
 MAX_LINE_BYTES = 16 * 2**20
 BOM = b"\xef\xbb\xbf"
-_UTF_16 = "UTF-16 (save it as UTF-8)"
-_GZIP = "gzip data (which a file must be named for: .gz)"
-_BEGINNINGS = {b"\xff\xfe": _UTF_16, b"\xfe\xff": _UTF_16, b"\x1f\x8b": _GZIP}  # no line of UTF-8 has them
+# What no line of UTF-8 begins with, the longest first.
+_BEGINNINGS = {
+    b"\xff\xfe\0\0": "UTF-32 (save it as UTF-8)",
+    b"\xff\xfe": "UTF-16 (save it as UTF-8)",
+    b"\xfe\xff": "UTF-16 (save it as UTF-8)",
+    b"\x1f\x8b": "gzip data (unzip it, or name its file .gz)",
+}
 _ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
 
 
@@ -116,5 +120,10 @@ def decode(line: bytes) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as fault:
-        got = _BEGINNINGS.get(line[:2]) or f"the byte 0x{line[fault.start]:02x} in column {fault.start + 1}"
-        raise BadRecord(f"expected UTF-8, got {got}") from None
+        raise not_utf_8(fault, f" in column {fault.start + 1}") from None
+
+
+def not_utf_8(fault: UnicodeDecodeError, where: str = "") -> BadRecord:
+    """What stands there instead, by how it begins, or the byte that is none of UTF-8's."""
+    known = next((name for beginning, name in _BEGINNINGS.items() if fault.object.startswith(beginning)), None)
+    return BadRecord(f"expected UTF-8, got {known or f'the byte 0x{fault.object[fault.start]:02x}{where}'}")
