@@ -16,7 +16,6 @@ class Row:
 
     def __init__(self, count: int) -> None:
         self.lengths = np.full(count, 100)
-        self.ids = np.zeros(100 * count, np.int32)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -27,7 +26,9 @@ class Row:
     [
         (500, {}, (18, 13)),  # more passes, until there are 360 steps
         (5_400, {}, (30, 2)),  # larger steps, as long as there are 360
-        (5_370, {}, (29, 2)),  # and never one too few for two passes
+        (5_370, {}, (29, 2)),
+        (3_222, {}, (18, 2)),  # 358 are as good
+        (2_500, {}, (18, 3)),
         (50_000, {}, (41, 2)),  # the largest: 4,096 tokens
         (5_400, {"epochs": 1}, (18, 1)),
         (5_400, {"batch_size": 7}, (7, 2)),

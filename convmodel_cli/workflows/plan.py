@@ -147,7 +147,9 @@ def _rhythm(base: str, sequences: Sequences, settings: TrainingSettings) -> tupl
     if batch_size is None:
         batch_size = _derived_batch_size(recipe, sequences, settings.epochs or recipe.epochs)
     per_epoch = steps_per_epoch(len(sequences), batch_size)
-    epochs = settings.epochs or max(recipe.epochs, min(_MOST_DERIVED_EPOCHS, -(-recipe.fewest_steps // per_epoch)))
+    # To the nearest, so that a step too few does not cost a whole pass.
+    enough = min(_MOST_DERIVED_EPOCHS, round(recipe.fewest_steps / per_epoch))
+    epochs = settings.epochs or max(recipe.epochs, enough)
     return batch_size, epochs
 
 

@@ -10,8 +10,8 @@ from typing import Literal
 class Recipe:
     """`step_tokens` is the size of a step if it is given in tokens rather than conversations.
 
-    With `fewest_steps`, small data is passed over more often than `epochs` times, until there are that many steps; of
-    large data the steps are larger, up to `most_step_tokens`, as long as there are that many.
+    With `fewest_steps`, small data is passed over more often than `epochs` times, until there are about that many
+    steps; of large data the steps are larger, up to `most_step_tokens`, as long as there are that many.
     """
 
     epochs: int
