@@ -2,9 +2,9 @@
 
     python benchmarks/chat.py [CONVERSATIONS] [--base new-tiny|new-small|new-medium] [--chats 7]
 
-Holds chats of 20 turns a side with a model of random weights and 1,024 positions. At the last turn it takes, in turn,
-the time to the first token with what is remembered, without it, and from transformers' own generate. Prints one JSON
-line with medians over the chats.
+Holds chats of 20 turns a side with a new model and 1,024 positions. At the last turn it takes, in turn, the time to the
+first token with what is remembered, without it, and from transformers' own generate. Prints one JSON line with medians
+over the chats.
 """
 
 from __future__ import annotations

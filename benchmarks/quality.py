@@ -2,10 +2,11 @@
 
     python benchmarks/quality.py TRAIN VALID [--epochs 2] [--short-steps 40]
 
-Bits per byte on VALID, comparable between tokenizers, and seconds. The Trainer trains a model of new-tiny's shape, for
-one epoch and for two; its seconds are those of its steps alone. Those of `fit` are all it takes but imports: reading,
-the vocabulary, training, evaluations, checkpoints, the report. The short run is to reach the Trainer's result after one
-epoch. How long each run is, is fixed beforehand, and its learning rate falls to its end.
+Bits per byte on VALID, comparable between tokenizers, and seconds. The Trainer trains a model of new-tiny's shape, with
+the weights that transformers gives a new model, for one epoch and for two; its seconds are those of its steps alone.
+Those of `fit` are all it takes but imports: reading, the vocabulary, training, evaluations, checkpoints, the report.
+The short run is to reach the Trainer's result after one epoch. How long each run is, is fixed beforehand, and its
+learning rate falls to its end.
 """
 
 from __future__ import annotations

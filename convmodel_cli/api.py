@@ -121,7 +121,7 @@ class ConversationModel:
         device: Any = "auto",
         seed: int = 0,
     ) -> ConversationModel:
-        """A model with random weights, its vocabulary from the conversations; raises UsageError for another base."""
+        """An untrained model, its vocabulary from the conversations; raises UsageError for another base."""
         if base not in NEW_BASES:
             raise UsageError(f"base: expected one of {', '.join(NEW_BASES)}, got {base}")
         from convmodel_cli.model.new import SIZES, new_model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.decoding import LibraryCache, make_decoder, prepared
 from convmodel_cli.model.generation import Context, Memory, respond
 from convmodel_cli.model.gpt2 import is_plain_gpt2
-from convmodel_cli.model.gpt2_decoding import Gpt2
+from convmodel_cli.model.gpt2_decoding import Gpt2, Part
 from convmodel_cli.model.key_values import KeyValues
 from convmodel_cli.model.language_model import LanguageModel, prepare_network
 
@@ -57,6 +58,7 @@ def answers(model: LanguageModel, contexts: list[Context], compute: Compute, **o
 @pytest.fixture
 def by_library(monkeypatch: pytest.MonkeyPatch) -> Any:
     def ask(*arguments: Any, **options: Any) -> list[list[int]]:
+        assert arguments[0].decoding is None
         with monkeypatch.context() as patch:
             patch.setattr(decoding, "is_plain_gpt2", lambda _: False)
             return answers(*arguments, **options)
@@ -126,6 +128,37 @@ def test_what_is_remembered_answers_like_a_fresh_start(tiny: LanguageModel, comp
         added = random_contexts(1, model.vocab_size, dice.randrange(1000))[0]
         ids, types = (memory.ids[:kept], memory.types[:kept]) if dice.random() < 0.8 else ([], [])
         context = Context((*ids, *added.ids)[-60:], (*types, *added.types)[-60:], 8)
+
+
+@pytest.mark.parametrize(
+    ("precision", "tiles", "tolerance"), [("fp32", False, 1e-5), ("bf16", False, 0.05), ("bf16", True, 0.05)]
+)
+def test_tokens_read_behind_others_see_these_and_none_that_come_later(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch, precision: str, tiles: bool, tolerance: float
+) -> None:
+    monkeypatch.setattr(gpt2_decoding, "HAS_TILES", tiles)
+    network = Gpt2(made(tiny).network, precision)
+    ids = random.Random(0).choices(range(tiny.vocab_size), k=40)
+    whole = network.new_cache()
+    at_once = network.read([Part(ids, None, 0)], whole.enter([40]), whole)
+    for first in (1, 17, 38, 39):
+        cache = network.new_cache()
+        cache.grow(first, 8)
+        network.read([Part(ids[:first], None, 0)], [0], cache)
+        cache.grow(40 - first, 8)
+        after = network.read([Part(ids[first:], None, first)], [0], cache)
+        assert torch.allclose(after, at_once, atol=tolerance)
+
+
+def test_a_row_that_grows_turn_by_turn_keeps_its_tokens_and_is_seldom_moved() -> None:
+    cache = KeyValues(layers=1, heads=1, width=1, dtype=torch.float32, device=torch.device("cpu"))
+    buffers = []
+    for turn in range(100):
+        cache.grow(10, 8)
+        keys, values = cache.write(0, 0, torch.arange(10.0 * turn, 10.0 * turn + 10).expand(2, 10)[:, None, :, None])
+        buffers.append(keys.data_ptr())
+        assert keys.flatten().tolist() == values.flatten().tolist() == [float(n) for n in range(10 * turn + 10)]
+    assert sum(one != other for one, other in pairwise(buffers)) < 10
 
 
 def test_rows_that_come_and_go_are_moved_when_the_places_run_out() -> None:

@@ -41,11 +41,16 @@ class Decoder(Protocol):
 
 def make_decoder(model: LanguageModel, compute: Compute, with_types: bool, memory: Memory | None) -> Decoder:
     """With a `memory`, which takes a single context, only what it does not hold yet is computed."""
-    ready = model.decoding
-    if is_plain_gpt2(model.network) if ready is None else not is_hooked(ready.modules):
+    if _takes_own(model):
         return _OwnDecoder(model, compute, with_types, memory)
     _refuse_int8(model, compute)
     return _LibraryDecoder(model, compute, with_types, memory)
+
+
+def _takes_own(model: LanguageModel) -> bool:
+    if model.decoding is None:
+        return is_plain_gpt2(model.network)
+    return not is_hooked(model.decoding.modules)  # all else was looked at when it was made
 
 
 def prepared(model: LanguageModel, compute: Compute) -> LanguageModel:

@@ -49,7 +49,10 @@ class _Layer:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The tokens of one row that are read at once, with their types (or none) and the place of the first."""
+    """The tokens of one row that are read at once, with their types (or none) and the place of the first.
+
+    The row holds all places before it.
+    """
 
     ids: Sequence[int]
     types: Sequence[int] | None
@@ -72,7 +75,7 @@ class Gpt2:
         self._last_norm = _norm(net.transformer.ln_f)
         self._head = make_head(net.lm_head.weight.detach().T, precision)
         self.precision = precision
-        self.modules = list(network.modules())  # that hooks may have come to since; to find them takes a while
+        self.modules = list(network.modules())  # hooks may come to them, and finding them takes a while
         self.device = self._tokens.device
         # Of keys and values. Without tiles bf16 takes the fused kernel two to seven times as long as fp32.
         in_bf16 = precision == "bf16" and (HAS_TILES or self.device.type != "cpu")

@@ -1,8 +1,8 @@
 """What the weights of a new GPT-2 begin with beside chance: it knows places, and some heads look at the tokens before.
 
-To find again what was said, a model needs heads that look a token or two back (Olsson et al. 2022, In-context Learning
-and Induction Heads), which a small one learns late in a short run, if at all. So some have what they would come to have
-from the first step on, as in Trockman and Kolter 2023, Mimetic Initialization of Self-Attention Layers.
+To find again what was said, a model needs heads that look some tokens back (Olsson et al. 2022, In-context Learning
+and Induction Heads), which a small one learns late in a short run, if at all. So some do so from the first step on, in
+the spirit of Trockman and Kolter 2023, Mimetic Initialization of Self-Attention Layers.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
-_SPREAD = 0.1  # the standard deviation of the places' embeddings; that of the tokens' is 0.02
+_SPREAD = 0.1  # the root mean square of the places' embeddings; that of the tokens' is 0.02
 _SLOWEST = 1000  # times as long as the first wave
 _OFFSETS = (1, 2, 3)
-_SHARPNESS = 1.5  # how much of a place goes into queries and keys
+_SHARPNESS = 1.5  # how much of a place goes into queries, and into keys: scores grow with its square
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def begin_with_places(network: GPT2LMHeadModel) -> None:
     places, width = table.shape
     frequencies = _SLOWEST ** -(torch.arange(width // 2) * 2 / width)
     angles = torch.arange(places)[:, None] * frequencies
-    # Vaswani et al. 2017, but for their order: all sines, then all cosines. A wave's own deviation is the root of 1/2.
+    # Vaswani et al. 2017, but for their order: all sines, then all cosines. A wave's own is the root of 1/2.
     table.copy_(torch.cat([angles.sin(), angles.cos()], dim=1) * _SPREAD * 2**0.5)
     projection: Tensor = net.transformer.h[0].attn.c_attn.weight  # (width, 3 * width)
     size = width // network.config.n_head
@@ -38,13 +38,14 @@ def begin_with_places(network: GPT2LMHeadModel) -> None:
 
 
 def _look_back(offset: int, frequencies: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Projections (width, size) of places to queries and keys whose product is largest `offset` places apart.
+    """Projections (width, size) to queries and keys: the query at place p fits the key at place p - `offset` best.
 
-    From the waves f of place p they make sin(fp - fo), cos(fp - fo) and sin(fp), cos(fp), whose product with those of
-    place r is the sum of cos(f(p - o - r)).
+    From the waves f of place p the query has sin(fp - fo) and cos(fp - fo), and from those of place r the key has
+    sin(fr) and cos(fr), which makes their product the sum of cos(f(p - o - r)); roughly, for between the embeddings and
+    here comes a layer norm.
     """
     half, count = len(frequencies), size // 2
-    chosen = torch.arange(count) * max(1, half // 4 // count)  # of the fastest quarter, which tell neighbours apart
+    chosen = torch.arange(count) * max(1, half // 4 // count)  # the fastest tell neighbours apart
     sines, cosines = chosen, half + chosen
     first, second = torch.arange(count), count + torch.arange(count)
     turn = frequencies[chosen] * offset

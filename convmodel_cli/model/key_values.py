@@ -75,7 +75,7 @@ class KeyValues:
             self._starts = [0]
         self._end += count
         if self._end + room > self._places:
-            self.reserve(1, max(self._end + room, 2 * self._places))  # seldom, for all that it holds is moved
+            self.reserve(1, max(self._end + room, self._places * 3 // 2))  # seldom, for all that it holds is moved
 
     def crop(self, length: int) -> None:
         """Forget all but the first tokens of the only row."""

@@ -53,7 +53,7 @@ def _gpt2_tokenizer(tokenizer: Tokenizer) -> GPT2Tokenizer:
 
 
 def new_model(size: Size, texts: Iterable[str], vocab_size: int, seed: int) -> LanguageModel:
-    """A model with random weights; its vocabulary comes from the texts."""
+    """An untrained model; its vocabulary comes from the texts."""
     tokenizer = train_tokenizer(texts, vocab_size)
     sep_id = int(tokenizer.eos_token_id)
     config = GPT2Config(
