@@ -31,7 +31,7 @@ Talk = tuple[Texts, Texts]  # what the user may say, and what fits as an answer 
 
 SEED = 20240607
 HERE = Path(__file__).resolve().parent
-SIZES = {"train": 7200, "valid": 200, "test": 200}
+SIZES = {"train": 8400, "valid": 200, "test": 200}
 PROBES_PER_KIND = {"name": 17, "city": 17, "food": 17, "correction": 17, "sum": 16, "choice": 16}
 MAX_EXCHANGES = 6
 PROBE_TURNS = range(3, 10, 2)
