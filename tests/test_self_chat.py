@@ -29,7 +29,7 @@ OPENERS: list[Any] = [
 ]
 
 
-NOT_EMPTY = ("--temperature", "1.5", "--min-new-tokens", "2")  # an empty response ends a talk
+NOT_EMPTY = ("--temperature", "1.5", "--min-new-tokens", "4")  # an empty or blank response ends a talk
 
 
 def talk(convmodel: Convmodel, trained: str, openers: str, *options: str) -> Outcome:
