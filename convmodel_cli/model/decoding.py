@@ -12,7 +12,7 @@ from transformers import DynamicCache
 
 from convmodel_cli.errors import UsageError
 from convmodel_cli.model.compute import Compute, evaluating
-from convmodel_cli.model.gpt2 import is_hooked, is_plain_gpt2
+from convmodel_cli.model.gpt2 import is_plain_gpt2
 from convmodel_cli.model.gpt2_decoding import Gpt2, Part
 from convmodel_cli.model.key_values import KeyValues
 from convmodel_cli.model.language_model import LanguageModel
@@ -41,16 +41,11 @@ class Decoder(Protocol):
 
 def make_decoder(model: LanguageModel, compute: Compute, with_types: bool, memory: Memory | None) -> Decoder:
     """With a `memory`, which takes a single context, only what it does not hold yet is computed."""
-    if _takes_own(model):
+    plain = is_plain_gpt2(model.network) if model.decoding is None else not model.decoding.is_hooked
+    if plain:
         return _OwnDecoder(model, compute, with_types, memory)
     _refuse_int8(model, compute)
     return _LibraryDecoder(model, compute, with_types, memory)
-
-
-def _takes_own(model: LanguageModel) -> bool:
-    if model.decoding is None:
-        return is_plain_gpt2(model.network)
-    return not is_hooked(model.decoding.modules)  # all else was looked at when it was made
 
 
 def prepared(model: LanguageModel, compute: Compute) -> LanguageModel:

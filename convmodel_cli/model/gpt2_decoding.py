@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from convmodel_cli.model.gpt2 import GELU, length_step
+from convmodel_cli.model.gpt2 import GELU, is_hooked, length_step
 from convmodel_cli.model.key_values import KeyValues
 from convmodel_cli.model.matrices import Matrix, make_head, make_matrix
 from convmodel_cli.model.products import HAS_TILES, by_onednn
@@ -75,13 +75,18 @@ class Gpt2:
         self._last_norm = _norm(net.transformer.ln_f)
         self._head = make_head(net.lm_head.weight.detach().T, precision)
         self.precision = precision
-        self.modules = list(network.modules())  # hooks may come to them, and finding them takes a while
+        self._modules = list(network.modules())
         self.device = self._tokens.device
         # Of keys and values. Without tiles bf16 takes the fused kernel two to seven times as long as fp32.
         in_bf16 = precision == "bf16" and (HAS_TILES or self.device.type != "cpu")
         self.dtype = torch.bfloat16 if in_bf16 else torch.float32
         of_many = torch.float32 if precision == "fp32" else torch.bfloat16  # products of several rows
         self._fills = by_onednn(torch.empty(0, dtype=of_many, device=self.device))
+
+    @property
+    def is_hooked(self) -> bool:
+        """Whether hooks have come to the network since; to look for its modules anew takes a while."""
+        return is_hooked(self._modules)
 
     def new_cache(self) -> KeyValues:
         width = self._tokens.shape[1]

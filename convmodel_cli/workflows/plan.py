@@ -155,8 +155,8 @@ def _rhythm(base: str, sequences: Sequences, settings: TrainingSettings) -> tupl
 
 def _derived_batch_size(recipe: Recipe, sequences: Sequences, epochs: int) -> int:
     """How many sequences have the tokens that a step wants; of large data more, as long as there are enough steps."""
-    per_token = 1 / float(sequences.lengths.mean())
-    least, largest = round((recipe.step_tokens or 0) * per_token), round(recipe.most_step_tokens * per_token)
+    length = float(sequences.lengths.mean())
+    least, largest = round((recipe.step_tokens or 0) / length), round(recipe.most_step_tokens / length)
     of_a_share = epochs * len(sequences) // max(1, recipe.fewest_steps)
     most = min(_LARGEST_DERIVED_BATCH, len(sequences) // _FEWEST_STEPS_PER_EPOCH)
     return max(1, min(max(least, min(largest, of_a_share)), most))
