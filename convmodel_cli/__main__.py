@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
+from convmodel_cli import collector
 from convmodel_cli.signals import EXIT_CODES, stop_request
 
 
 def main() -> None:
     """The console script."""
     stop_request.install()  # before anything that takes time
+    collector.pause()
 
     try:
         from convmodel_cli.cli.main import main

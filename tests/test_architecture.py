@@ -21,9 +21,10 @@ ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
     "errors": (set(), set(), set()),
     "storage": ({"errors"}, set(), set()),
     "signals": ({"errors"}, set(), set()),
+    "collector": (set(), set(), set()),
     "data": ({"errors"}, set(), {"orjson", "numpy"}),
     "model": (
-        {"data", "settings", "answer_settings", "storage", "errors"},
+        {"data", "settings", "answer_settings", "storage", "collector", "errors"},
         set(),
         {"torch", "transformers", "safetensors", "tokenizers", "huggingface_hub", "numpy"},
     ),

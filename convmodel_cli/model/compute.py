@@ -17,6 +17,7 @@ import transformers
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from torch import Tensor
 
+from convmodel_cli import collector
 from convmodel_cli.errors import UsageError
 from convmodel_cli.settings import ComputeSettings
 
@@ -58,6 +59,7 @@ class Compute:
 
 def set_up(settings: ComputeSettings, for_training: bool, deterministic: bool = False) -> Compute:
     """Decide device and precision, and set the number of threads of this process."""
+    collector.resume()  # what is large has been imported
     if deterministic:
         _make_deterministic()
     _keep_kernels()

@@ -1,0 +1,27 @@
+"""When Python looks for garbage: not while a command begins.
+
+Importing makes a million objects that stay. To look through them again and again takes a fifth of the time until a
+model answers, and once more at the end a second.
+"""
+
+from __future__ import annotations
+
+import gc
+
+_is_paused = False
+
+
+def pause() -> None:
+    """Look for none until `resume`, in a process that is ours alone."""
+    global _is_paused
+    _is_paused = gc.isenabled()
+    gc.disable()
+
+
+def resume() -> None:
+    """Look for it from now on, but never among what there is already. Without `pause` this changes nothing."""
+    global _is_paused
+    if _is_paused:
+        _is_paused = False
+        gc.freeze()
+        gc.enable()
