@@ -6,16 +6,18 @@ model answers, and once more at the end a second.
 
 from __future__ import annotations
 
+import atexit
 import gc
 
 _is_paused = False
 
 
 def pause() -> None:
-    """Look for none until `resume`, in a process that is ours alone."""
+    """Look for none until `resume`, nor when the process, which is ours alone, ends."""
     global _is_paused
     _is_paused = gc.isenabled()
     gc.disable()
+    atexit.register(gc.freeze)
 
 
 def resume() -> None:
