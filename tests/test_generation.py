@@ -229,7 +229,7 @@ def test_the_penalty_comes_before_anything_is_ruled_out_and_never_touches_an_end
     chooser = Chooser(SamplingSettings(repetition_penalty=4.0, top_k=1, min_new_tokens=0), (end,), ())
     logits = torch.tensor([[-5.0, 2.0, 1.0, -9.0]])
     assert chooser.weigh(logits, [[repeated]]).tolist() == [[-5.0, 0.5, 1.0, -9.0]]
-    assert chooser.choose(logits, [[repeated]], torch.tensor([0.5])).tolist() == [other]
+    assert chooser.choose(logits, [[repeated]], [0.5]).tolist() == [other]
     assert chooser.weigh(logits, [[]]).tolist() == logits.tolist()
 
 
@@ -238,7 +238,7 @@ def test_a_response_that_may_say_nothing_more_ends_though_it_is_short(greedy: bo
     sampling = SamplingSettings(greedy=greedy, no_repeat_ngram=1, min_new_tokens=9)
     end, banned = 1, 0
     chooser = Chooser(sampling, (end,), (banned,))
-    chosen = chooser.choose(LOGITS.repeat(2, 1), [[2, 3], [3]], torch.tensor([0.5, 0.5]))
+    chosen = chooser.choose(LOGITS.repeat(2, 1), [[2, 3], [3]], [0.5, 0.5])
     assert chosen.tolist() == [end, 2]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import pytest
@@ -203,6 +204,19 @@ def test_candidates_share_the_reading_of_their_context(
     assert answers(tiny, contexts, compute, sampling=sampling) == alone
     assert read == [3]
     assert answers(tiny, contexts, compute, sampling=sampling, batch_size=5) == alone
+
+
+def test_one_model_writes_several_responses_at_a_time(tiny: LanguageModel, compute: Compute) -> None:
+    """In turn in one thread, and in several, although a step has tensors that it always writes."""
+    model = prepared(made(tiny), compute)
+    contexts = random_contexts(4, tiny.vocab_size)
+    alone = [answers(model, [context], compute)[0] for context in contexts]
+    each = [respond(model, [context], GREEDY, compute) for context in contexts]
+    rounds = list(zip_longest(*each))
+    assert [[token.id for token in row if token and token.id is not None] for row in zip(*rounds, strict=True)] == alone
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            assert list(pool.map(lambda context: answers(model, [context], compute)[0], contexts)) == alone
 
 
 def perplexity(model: LanguageModel, compute: Compute, talks: list[list[int]], rows: int = 1) -> float:

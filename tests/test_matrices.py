@@ -30,6 +30,13 @@ def test_a_row_in_parts_is_the_row(
     for rows in (x[:1], x):
         torch.testing.assert_close(with_bias(rows), rows @ weight + bias)
         torch.testing.assert_close(without(rows), rows @ weight)
+    result = torch.empty(1, size)
+    writing = matrices.writing_to(result, with_bias)
+    assert (writing is None) == (parts == 1)
+    if writing is not None:
+        for row in x.split(1):
+            assert writing(row) is result
+            torch.testing.assert_close(result, row @ weight + bias)
     before = x[:1] @ weight
     stored.mul_(2.0)
     in_one_piece = parts == 1 or (transposed and parts == size)  # as they are

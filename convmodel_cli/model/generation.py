@@ -166,7 +166,6 @@ def _joined(logits: list[Tensor]) -> Tensor:
 @torch.inference_mode()
 def _choose(chooser: Chooser, logits: Tensor, growing: Sequence[_Growing]) -> list[tuple[int, float]]:
     """The next token of each response, and its log-probability under the model."""
-    uniforms = torch.tensor([each.uniform for each in growing], dtype=torch.float64)
-    chosen = chooser.choose(logits, [each.ids for each in growing], uniforms)
-    logprobs = logits.log_softmax(-1).gather(-1, chosen[:, None]).squeeze(-1)
-    return list(zip(chosen.tolist(), logprobs.tolist(), strict=True))
+    chosen = chooser.choose(logits, [each.ids for each in growing], [each.uniform for each in growing])
+    logprobs = logits.log_softmax(-1).gather(-1, chosen[:, None])  # (rows, 1)
+    return [(token, logprob) for token, [logprob] in zip(chosen.tolist(), logprobs.tolist(), strict=True)]

@@ -6,6 +6,7 @@ same, so that the tokens are too.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -17,6 +18,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from convmodel_cli.model.gpt2 import GELU, is_hooked, length_step
+from convmodel_cli.model.gpt2_row import Layer, RowStep
 from convmodel_cli.model.key_values import KeyValues
 from convmodel_cli.model.matrices import Matrix, make_head, make_matrix
 from convmodel_cli.model.products import HAS_TILES, by_onednn
@@ -35,16 +37,6 @@ class _Norm:
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.layer_norm(x, self.shape, self.weight, self.bias, self.epsilon)
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    before_attention: _Norm
-    attention_in: Matrix
-    attention_out: Matrix
-    before_mlp: _Norm
-    mlp_in: Matrix
-    mlp_out: Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +74,7 @@ class Gpt2:
         self.dtype = torch.bfloat16 if in_bf16 else torch.float32
         of_many = torch.float32 if precision == "fp32" else torch.bfloat16  # products of several rows
         self._fills = by_onednn(torch.empty(0, dtype=of_many, device=self.device))
+        self._of_thread = threading.local()
 
     @property
     def is_hooked(self) -> bool:
@@ -126,16 +119,22 @@ class Gpt2:
         fill = self._fill(rows, _FEWEST_ROWS)
         x = self._embed_places(ids, types, positions, fill)
         past = cache.open_place()
+        if rows == 1:
+            return self._logits(self._row_step()(x, past))
         for layer, place, keys, values in zip(self._layers, past.place, past.keys, past.values, strict=True):
             asked = layer.attention_in(layer.before_attention(x))
-            # A call that would change nothing takes a microsecond, of which a small model has few.
-            asked = asked.narrow(0, 0, rows) if fill else asked
-            asked = asked if asked.dtype == self.dtype else asked.to(self.dtype)
-            asked = asked.view(rows, 3, self._heads, 1, -1)
-            place.copy_(asked.narrow(1, 1, 2))
-            mixed = _attend(asked.select(1, 0), keys, values, attn_mask=past.hidden).view(rows, -1)
+            asked = asked[:rows].view(rows, 3, self._heads, 1, -1).to(self.dtype)
+            place.copy_(asked[:, 1:])
+            mixed = _attend(asked[:, 0], keys, values, attn_mask=past.hidden).view(rows, -1)
             x = self._finish_layer(layer, x, functional.pad(mixed, (0, 0, 0, fill)) if fill else mixed)
         return self._logits(x)[:rows]
+
+    def _row_step(self) -> RowStep:
+        found: RowStep | None = getattr(self._of_thread, "row_step", None)
+        if found is None:
+            width = self._tokens.shape[1]
+            found = self._of_thread.row_step = RowStep(self._layers, self._heads, width, self.dtype, self.device)
+        return found
 
     def _fill(self, count: int, step: int) -> int:
         """Rows that are added for nothing: for every shape that oneDNN has not met it prepares a kernel, in 3 ms."""
@@ -163,7 +162,7 @@ class Gpt2:
             x = x + _rows(self._tokens, types + filler)
         return x + _rows(self._positions, positions + filler)
 
-    def _finish_layer(self, layer: _Layer, x: Tensor, mixed: Tensor) -> Tensor:
+    def _finish_layer(self, layer: Layer, x: Tensor, mixed: Tensor) -> Tensor:
         x = x.add_(layer.attention_out(mixed))
         return x.add_(layer.mlp_out(layer.mlp_in(layer.before_mlp(x))))
 
@@ -200,11 +199,11 @@ def _norm(module: Any) -> _Norm:
     return _Norm((len(module.weight),), module.weight.detach(), module.bias.detach(), module.eps)
 
 
-def _layer(block: Any, precision: str) -> _Layer:
+def _layer(block: Any, precision: str) -> Layer:
     def matrix(module: Any, gelu: str | None = None) -> Matrix:
         return make_matrix(module.weight.detach(), module.bias.detach(), precision, gelu)
 
-    return _Layer(
+    return Layer(
         before_attention=_norm(block.ln_1),
         attention_in=matrix(block.attn.c_attn),
         attention_out=matrix(block.attn.c_proj),

@@ -43,6 +43,11 @@ def make_head(weight: Tensor, precision: str) -> Matrix:
     return _Centred(make_matrix(weight - common, None, precision), common)
 
 
+def writing_to(result: Tensor, matrix: Matrix) -> Matrix | None:
+    """The same for a single row, always in this tensor (1, out); None if no kernel of the matrix writes there."""
+    return matrix.writing_to(result) if isinstance(matrix, _Plain) else None
+
+
 class _Plain:
     """The weight as it is, in either layout: (in, out), or a view of (out, in).
 
@@ -67,6 +72,18 @@ class _Plain:
         if self._part_biases is None:
             return torch.bmm(row, self._parts).view(1, -1)
         return torch.baddbmm(self._part_biases, row, self._parts).view(1, -1)
+
+    def writing_to(self, result: Tensor) -> Matrix | None:
+        parts, biases = self._parts, self._part_biases
+        if parts is None or biases is None:
+            return None
+        shape, by_parts = (len(parts), 1, len(self._weight)), result.view(len(parts), 1, -1)
+
+        def product(x: Tensor) -> Tensor:
+            torch.baddbmm(biases, x.expand(shape), parts, out=by_parts)
+            return result
+
+        return product
 
 
 def _parts(size: int) -> int:

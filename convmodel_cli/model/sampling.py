@@ -116,8 +116,8 @@ class Chooser:
     end_ids: tuple[int, ...]
     banned_ids: tuple[int, ...]
 
-    def choose(self, logits: Tensor, responses: Sequence[Sequence[int]], uniforms: Tensor) -> Tensor:
-        """Tokens (rows,) after `responses`, the ids so far of each row; `uniforms` (rows,) decide the draws."""
+    def choose(self, logits: Tensor, responses: Sequence[Sequence[int]], uniforms: Sequence[float]) -> Tensor:
+        """Tokens (rows,) after `responses`, the ids so far of each row; `uniforms`, one for each, decide the draws."""
         sampling = self.sampling
         logits = self.weigh(logits, responses)
         if sampling.greedy:
@@ -129,7 +129,7 @@ class Chooser:
             logits = keep_top_p(logits, sampling.top_p)
         if sampling.min_p > 0.0:
             logits = keep_min_p(logits, sampling.min_p)
-        return pick(logits, uniforms)
+        return pick(logits, torch.tensor(uniforms, dtype=torch.float64))
 
     def weigh(self, logits: Tensor, responses: Sequence[Sequence[int]]) -> Tensor:
         """Apply what looks at the response so far; temperature and the rest come after it.
