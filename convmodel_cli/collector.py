@@ -1,7 +1,7 @@
-"""When Python looks for garbage: not while a command begins.
+"""When Python looks for garbage: not while a command begins, which is until it has read its data and imported torch.
 
-Importing makes a million objects that stay. To look through them again and again takes a fifth of the time until a
-model answers, and once more at the end a second.
+Importing makes objects by the hundred thousand, and all of them stay. To look through them again and again takes a
+fifth of the import of torch and transformers, and once more at the end up to a second.
 """
 
 from __future__ import annotations

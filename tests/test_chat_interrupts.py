@@ -118,8 +118,8 @@ def test_a_second_ctrl_c_breaks_off_what_the_first_one_cannot_stop(open_chat: Op
 
 
 def test_what_is_broken_off_within_a_token_is_as_if_it_had_not_been(open_chat: OpenChat) -> None:
-    block = "convmodel_cli.model.gpt2_decoding:Gpt2._finish_layer"  # one of several that make a token
-    chat = open_chat("--greedy", signal_at=block, signal="SIGINT", nth=6, times=2)
+    block = "convmodel_cli.model.gpt2_decoding:_Norm.__call__"  # one of several that make a token
+    chat = open_chat("--greedy", signal_at=block, signal="SIGINT", nth=13, times=2)
     chat.prompt()
     assert "broken off" in chat.say("What do you eat?")
     assert "nothing has been said yet" in chat.say("/history")

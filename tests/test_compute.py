@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import re
 import weakref
@@ -88,10 +89,13 @@ def test_a_command_looks_for_garbage_once_it_is_set_up_but_not_in_what_it_began_
         seen.append(gc.isenabled())
         seen.extend(is_collected(of_the_beginning, weakref.ref(_Garbage())))
 
+    at_exit: list[Any] = []
+    monkeypatch.setattr(atexit, "register", at_exit.append)
     monkeypatch.setattr(command_line, "main", command)
     monkeypatch.setattr(stop_request, "install", lambda: None)
     __main__.main()
     assert seen == [False, True, False, True]
+    assert at_exit == [gc.freeze]
 
 
 @pytest.mark.usefixtures("own_collector")

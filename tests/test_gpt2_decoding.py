@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -67,6 +67,15 @@ def by_library(monkeypatch: pytest.MonkeyPatch) -> Any:
     return ask
 
 
+@pytest.fixture(params=[False, True])
+def in_parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the products of a single row where MKL takes one thread for it."""
+    if request.param:
+        monkeypatch.setattr(matrices, "SHUNS_MKL", True)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+
+
+@pytest.mark.usefixtures("in_parts")
 @pytest.mark.parametrize("with_types", [True, False])
 @pytest.mark.parametrize("options", [
     {}, {"tie_word_embeddings": False}, {"n_layer": 1, "n_embd": 40, "n_head": 5}, {"n_inner": 70},
@@ -206,17 +215,26 @@ def test_candidates_share_the_reading_of_their_context(
     assert answers(tiny, contexts, compute, sampling=sampling, batch_size=5) == alone
 
 
-def test_one_model_writes_several_responses_at_a_time(tiny: LanguageModel, compute: Compute) -> None:
-    """In turn in one thread, and in several, although a step has tensors that it always writes."""
+@pytest.mark.usefixtures("in_parts")
+def test_threads_step_one_model_without_each_other(tiny: LanguageModel, compute: Compute) -> None:
     model = prepared(made(tiny), compute)
+    assert model.decoding is not None
     contexts = random_contexts(4, tiny.vocab_size)
     alone = [answers(model, [context], compute)[0] for context in contexts]
-    each = [respond(model, [context], GREEDY, compute) for context in contexts]
-    rounds = list(zip_longest(*each))
-    assert [[token.id for token in row if token and token.id is not None] for row in zip(*rounds, strict=True)] == alone
     with ThreadPoolExecutor(4) as pool:
+        assert pool.submit(model.decoding._row_step).result() is not model.decoding._row_step()
         for _ in range(5):
             assert list(pool.map(lambda context: answers(model, [context], compute)[0], contexts)) == alone
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_a_step_leaves_what_the_one_before_gave(tiny: LanguageModel, compute: Compute) -> None:
+    decoder = make_decoder(made(tiny), compute, False, None)
+    decoder.read([Context((1, 2), (0, 0), 3)])
+    given = decoder.step([3])
+    before = given.clone()
+    decoder.step([4])
+    assert given.equal(before)
 
 
 def perplexity(model: LanguageModel, compute: Compute, talks: list[list[int]], rows: int = 1) -> float:

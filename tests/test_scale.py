@@ -16,12 +16,14 @@ from helpers import made_up_conversations
 _MEASURED = """
 import json, time
 from pathlib import Path
+from convmodel_cli import collector
 from convmodel_cli.data.conversations import digest, read_good_into
 from convmodel_cli.data import spool
 from convmodel_cli.data.store import Conversations
 from convmodel_cli.workflows.data import read_fit_data
 
 spool.IN_MEMORY_BYTES = {in_memory}
+collector.pause()  # as in a command, which looks for no garbage while it reads
 
 def peak():  # getrusage would count what the parent had before this process was its own
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]

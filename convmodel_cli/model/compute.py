@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import transformers
+import transformers.modeling_utils  # with all that it needs, so that it is there when garbage is looked for
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from torch import Tensor
 
@@ -58,8 +59,11 @@ class Compute:
 
 
 def set_up(settings: ComputeSettings, for_training: bool, deterministic: bool = False) -> Compute:
-    """Decide device and precision, and set the number of threads of this process."""
-    collector.resume()  # what is large has been imported
+    """Decide device and precision, and set the number of threads of this process.
+
+    From now on Python looks for garbage again, if a command has put it off.
+    """
+    collector.resume()
     if deterministic:
         _make_deterministic()
     _keep_kernels()

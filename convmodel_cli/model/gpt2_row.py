@@ -1,6 +1,7 @@
 """One token of a single row through the layers of GPT-2, by as few calls as there can be.
 
-A call takes a small model as long as a kernel, so what each step would allocate or reshape is there beforehand.
+In a small model a call costs as much as the kernel behind it. So the tensors that are written, and the views of them,
+are made once.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class RowStep:
         self, layers: Sequence[Layer], heads: int, width: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         asked = torch.empty((1, 3 * width), dtype=dtype, device=device)
-        added = torch.empty((1, width), device=device)
+        added = torch.empty((1, width), dtype=torch.float32, device=device)
         shaped = asked.view(1, 3, heads, 1, -1)
         self._query, self._key_and_value = shaped.select(1, 0), shaped.narrow(1, 1, 2)
         self._layers = [
@@ -56,7 +57,7 @@ class RowStep:
         """Take the embedding (1, width) of a token through all layers, in place."""
         query, key_and_value = self._query, self._key_and_value
         for layer, place, keys, values in zip(self._layers, past.place, past.keys, past.values, strict=True):
-            layer.attention_in(layer.before_attention(x))
+            layer.attention_in(layer.before_attention(x))  # what query, key_and_value are views of
             place.copy_(key_and_value)
             x.add_(layer.attention_out(_attend(query, keys, values).view(1, -1)))
             x.add_(layer.mlp_out(layer.mlp_in(layer.before_mlp(x))))

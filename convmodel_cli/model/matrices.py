@@ -44,7 +44,7 @@ def make_head(weight: Tensor, precision: str) -> Matrix:
 
 
 def writing_to(result: Tensor, matrix: Matrix) -> Matrix | None:
-    """The same for a single row, always in this tensor (1, out); None if no kernel of the matrix writes there."""
+    """The product of a single row, always in this tensor (1, out); None if no kernel of the matrix writes there."""
     return matrix.writing_to(result) if isinstance(matrix, _Plain) else None
 
 
