@@ -1,4 +1,4 @@
-"""One token of a single row through the layers of GPT-2, by as few calls as there can be.
+"""One token of a single row through the layers of GPT-2, by few calls.
 
 In a small model a call costs as much as the kernel behind it. So the tensors that are written, and the views of them,
 are made once.
@@ -7,7 +7,7 @@ are made once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,13 +42,11 @@ class RowStep:
         shaped = asked.view(1, 3, heads, 1, -1)
         self._query, self._key_and_value = shaped.select(1, 0), shaped.narrow(1, 1, 2)
         self._layers = [
-            Layer(
-                layer.before_attention,
-                writing_to(asked, layer.attention_in) or _copied(asked, layer.attention_in),
-                writing_to(added, layer.attention_out) or layer.attention_out,
-                layer.before_mlp,
-                layer.mlp_in,
-                writing_to(added, layer.mlp_out) or layer.mlp_out,
+            replace(
+                layer,
+                attention_in=writing_to(asked, layer.attention_in) or _copied(asked, layer.attention_in),
+                attention_out=writing_to(added, layer.attention_out) or layer.attention_out,
+                mlp_out=writing_to(added, layer.mlp_out) or layer.mlp_out,
             )
             for layer in layers
         ]
