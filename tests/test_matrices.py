@@ -32,11 +32,14 @@ def test_a_row_in_parts_is_the_row(
         torch.testing.assert_close(without(rows), rows @ weight)
     result = torch.empty(1, size)
     writing = matrices.writing_to(result, with_bias)
-    assert (writing is None) == (parts == 1)
-    if writing is not None:
+    activated = matrices.writing_to(None, make_matrix(weight, bias, "fp32", "none"))
+    assert (writing is None) == (activated is None) == (parts == 1)
+    if writing is not None and activated is not None:
         for row in x.split(1):
             assert writing(row) is result
             torch.testing.assert_close(result, row @ weight + bias)
+            torch.testing.assert_close(activated(row), functional.gelu(row @ weight + bias))
+        assert activated(row) is activated(row)
     before = x[:1] @ weight
     stored.mul_(2.0)
     in_one_piece = parts == 1 or (transposed and parts == size)  # as they are

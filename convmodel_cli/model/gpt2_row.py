@@ -46,6 +46,7 @@ class RowStep:
                 layer,
                 attention_in=writing_to(asked, layer.attention_in) or _copied(asked, layer.attention_in),
                 attention_out=writing_to(added, layer.attention_out) or layer.attention_out,
+                mlp_in=writing_to(None, layer.mlp_in) or layer.mlp_in,
                 mlp_out=writing_to(added, layer.mlp_out) or layer.mlp_out,
             )
             for layer in layers

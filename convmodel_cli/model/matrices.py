@@ -43,9 +43,9 @@ def make_head(weight: Tensor, precision: str) -> Matrix:
     return _Centred(make_matrix(weight - common, None, precision), common)
 
 
-def writing_to(result: Tensor, matrix: Matrix) -> Matrix | None:
-    """The product of a single row, always in this tensor (1, out); None if no kernel of the matrix writes there."""
-    return matrix.writing_to(result) if isinstance(matrix, _Plain) else None
+def writing_to(result: Tensor | None, matrix: Matrix) -> Matrix | None:
+    """The product of a single row, always in this tensor (1, out) or in one of its own; None if no kernel does that."""
+    return matrix.writing_to(result) if isinstance(matrix, _Plain | _Activated) else None
 
 
 class _Plain:
@@ -73,10 +73,11 @@ class _Plain:
             return torch.bmm(row, self._parts).view(1, -1)
         return torch.baddbmm(self._part_biases, row, self._parts).view(1, -1)
 
-    def writing_to(self, result: Tensor) -> Matrix | None:
+    def writing_to(self, result: Tensor | None) -> Matrix | None:
         parts, biases = self._parts, self._part_biases
         if parts is None or biases is None:
             return None
+        result = biases.new_empty(1, biases.numel()) if result is None else result
         shape, by_parts = (len(parts), 1, len(self._weight)), result.view(len(parts), 1, -1)
 
         def product(x: Tensor) -> Tensor:
@@ -102,8 +103,28 @@ class _Bf16:
         return linear(x.to(torch.bfloat16), self._weight, self._bias, self._gelu)
 
 
+@dataclass(frozen=True, slots=True)
+class _Activated:
+    matrix: Matrix
+    gelu: str
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.gelu(self.matrix(x), approximate=self.gelu)
+
+    def writing_to(self, result: Tensor | None) -> Matrix | None:
+        product, gelu = writing_to(result, self.matrix), self.gelu
+        if product is None:
+            return None
+
+        def activated(x: Tensor) -> Tensor:
+            found = product(x)
+            return functional.gelu(found, approximate=gelu, out=found)  # type: ignore[call-arg]  # torch hides `out`
+
+        return activated
+
+
 def _activated(matrix: Matrix, gelu: str | None) -> Matrix:
-    return matrix if gelu is None else lambda x: functional.gelu(matrix(x), approximate=gelu)
+    return matrix if gelu is None else _Activated(matrix, gelu)
 
 
 class _Int8:
