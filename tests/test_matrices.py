@@ -13,11 +13,11 @@ from convmodel_cli.model.gpt2 import GELU
 from convmodel_cli.model.matrices import make_matrix
 
 
-@pytest.mark.parametrize("copied", [0, 2**20])
+@pytest.mark.parametrize(("copied", "gelu"), [(0, "none"), (2**20, "tanh")])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(("size", "parts"), [(48, 3), (50, 5), (53, 53), (67, 1)])
 def test_a_row_in_parts_is_the_row(
-    monkeypatch: pytest.MonkeyPatch, size: int, parts: int, transposed: bool, copied: int
+    monkeypatch: pytest.MonkeyPatch, size: int, parts: int, transposed: bool, copied: int, gelu: str
 ) -> None:
     monkeypatch.setattr(matrices, "SHUNS_MKL", True)
     monkeypatch.setattr(matrices, "_COPIED", copied)
@@ -32,13 +32,13 @@ def test_a_row_in_parts_is_the_row(
         torch.testing.assert_close(without(rows), rows @ weight)
     result = torch.empty(1, size)
     writing = matrices.writing_to(result, with_bias)
-    activated = matrices.writing_to(None, make_matrix(weight, bias, "fp32", "none"))
+    activated = matrices.writing_to(None, make_matrix(weight, bias, "fp32", gelu))
     assert (writing is None) == (activated is None) == (parts == 1)
     if writing is not None and activated is not None:
         for row in x.split(1):
             assert writing(row) is result
             torch.testing.assert_close(result, row @ weight + bias)
-            torch.testing.assert_close(activated(row), functional.gelu(row @ weight + bias))
+            torch.testing.assert_close(activated(row), functional.gelu(row @ weight + bias, approximate=gelu))
         assert activated(row) is activated(row)
     before = x[:1] @ weight
     stored.mul_(2.0)

@@ -38,9 +38,9 @@ def fused_projections(network: nn.Module) -> list[nn.Parameter]:
 
 
 def length_step(count: int) -> int:
-    """Of what a number of tokens is made a multiple, so that few shapes occur: eight between two powers of two.
+    """Of what a number of tokens is made a multiple, so that few shapes occur.
 
-    oneDNN prepares a kernel for every shape of a product that it has not met, which takes longer than a small product;
-    of many tokens no more are filled in than 256.
+    There are eight between two powers of two, and from 4,096 on all multiples of 256. oneDNN prepares a kernel for
+    every shape of a product that it has not met, which takes longer than a small product.
     """
     return min(256, max(16, 1 << max(0, (count - 1).bit_length() - 4)))

@@ -44,7 +44,10 @@ def make_head(weight: Tensor, precision: str) -> Matrix:
 
 
 def writing_to(result: Tensor | None, matrix: Matrix) -> Matrix | None:
-    """The product of a single row, always in this tensor (1, out) or in one of its own; None if no kernel does that."""
+    """The product of a single row, always in this tensor (1, out) or in one of its own; None if no kernel does that.
+
+    The next row overwrites it, and no gradient passes.
+    """
     return matrix.writing_to(result) if isinstance(matrix, _Plain | _Activated) else None
 
 

@@ -12,7 +12,7 @@ from convmodel_cli.model.gradients import gradient_of
 from convmodel_cli.model.products import multiply
 
 _MOST_LOGITS = 2**26  # at once, where none have to be kept for the gradient
-_LOGITS_IN_FP32 = 2**19  # at once: they stay in the processor's cache
+_LOGITS_IN_FP32 = 2**19  # at once: they and what is made of them stay in the processor's caches
 _ENTRIES_AT_ONCE = 2048  # of the vocabulary: as fast as all, and their gradients need little room of their own
 
 
