@@ -61,6 +61,7 @@ class Gpt2:
     def __init__(self, network: PreTrainedModel, precision: str) -> None:
         net: Any = network
         self._heads = int(network.config.n_head)
+        self._inner = int(network.config.n_inner or 4 * network.config.n_embd)
         self._tokens: Tensor = net.transformer.wte.weight.detach()
         self._positions: Tensor = net.transformer.wpe.weight.detach()
         self._layers = [_layer(block, precision) for block in net.transformer.h]
@@ -132,8 +133,8 @@ class Gpt2:
     def _row_step(self) -> RowStep:
         found: RowStep | None = getattr(self._of_thread, "row_step", None)
         if found is None:
-            width = self._tokens.shape[1]
-            found = self._of_thread.row_step = RowStep(self._layers, self._heads, width, self.dtype, self.device)
+            shape = (self._heads, self._tokens.shape[1], self._inner)
+            found = self._of_thread.row_step = RowStep(self._layers, *shape, self.dtype, self.device)
         return found
 
     def _fill(self, count: int, step: int) -> int:

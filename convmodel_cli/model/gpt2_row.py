@@ -35,10 +35,10 @@ class RowStep:
     """For one thread at a time: a step overwrites what the one before has written."""
 
     def __init__(
-        self, layers: Sequence[Layer], heads: int, width: int, dtype: torch.dtype, device: torch.device
+        self, layers: Sequence[Layer], heads: int, width: int, inner: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         asked = torch.empty((1, 3 * width), dtype=dtype, device=device)
-        added = torch.empty((1, width), dtype=torch.float32, device=device)
+        wide, added = (torch.empty((1, size), dtype=torch.float32, device=device) for size in (inner, width))
         shaped = asked.view(1, 3, heads, 1, -1)
         self._query, self._key_and_value = shaped.select(1, 0), shaped.narrow(1, 1, 2)
         self._layers = [
@@ -46,7 +46,7 @@ class RowStep:
                 layer,
                 attention_in=writing_to(asked, layer.attention_in) or _copied(asked, layer.attention_in),
                 attention_out=writing_to(added, layer.attention_out) or layer.attention_out,
-                mlp_in=writing_to(None, layer.mlp_in) or layer.mlp_in,
+                mlp_in=writing_to(wide, layer.mlp_in) or layer.mlp_in,
                 mlp_out=writing_to(added, layer.mlp_out) or layer.mlp_out,
             )
             for layer in layers

@@ -14,10 +14,13 @@ from convmodel_cli.model.products import SHUNS_MKL, linear, multiply, packed
 
 Matrix = Callable[[Tensor], Tensor]  # (rows, in) -> (rows, out)
 
+_gelu: Callable[..., Tensor] = functional.gelu  # its type hides `out`
+
 _MOST_PARTS = 64
 _LARGEST_INT8 = 127
 _COPIED = 2**20  # up to so many weights the parts of a row are copies
 _SMALL = 2**18  # up to so many weights `_Int8Row` takes longer to begin than to multiply
+_FEW_RESULTS = 2**16  # up to so many an activation by oneDNN takes longer than by torch's own kernel
 _WEIGHTS_AT_ONCE = 16  # in which `_Int8Weights` reads a row, also beyond its end
 # Without VNNI the kernel adds up products in 16 bits, which do not hold them.
 _MULTIPLIES_INT8 = torch.cpu._is_vnni_supported() and "fbgemm" in torch.backends.quantized.supported_engines
@@ -43,8 +46,8 @@ def make_head(weight: Tensor, precision: str) -> Matrix:
     return _Centred(make_matrix(weight - common, None, precision), common)
 
 
-def writing_to(result: Tensor | None, matrix: Matrix) -> Matrix | None:
-    """The product of a single row, always in this tensor (1, out) or in one of its own; None if no kernel does that.
+def writing_to(result: Tensor, matrix: Matrix) -> Matrix | None:
+    """The product of a single row, always in this tensor (1, out) of fp32; None if no kernel does that.
 
     The next row overwrites it, and no gradient passes.
     """
@@ -76,15 +79,14 @@ class _Plain:
             return torch.bmm(row, self._parts).view(1, -1)
         return torch.baddbmm(self._part_biases, row, self._parts).view(1, -1)
 
-    def writing_to(self, result: Tensor | None) -> Matrix | None:
+    def writing_to(self, result: Tensor) -> Matrix | None:
         parts, biases = self._parts, self._part_biases
         if parts is None or biases is None:
             return None
-        result = biases.new_empty(1, biases.numel()) if result is None else result
-        shape, by_parts = (len(parts), 1, len(self._weight)), result.view(len(parts), 1, -1)
+        count, by_parts = len(parts), result.view(len(parts), 1, -1)
 
         def product(x: Tensor) -> Tensor:
-            torch.baddbmm(biases, x.expand(shape), parts, out=by_parts)
+            torch.baddbmm(biases, x.expand(count, 1, -1), parts, out=by_parts)
             return result
 
         return product
@@ -112,18 +114,30 @@ class _Activated:
     gelu: str
 
     def __call__(self, x: Tensor) -> Tensor:
-        return functional.gelu(self.matrix(x), approximate=self.gelu)
+        product = self.matrix(x)
+        if product.numel() > _FEW_RESULTS:
+            return functional.gelu(product, approximate=self.gelu)
+        across = _across(product)
+        _gelu(across, approximate=self.gelu, out=across)
+        return product
 
-    def writing_to(self, result: Tensor | None) -> Matrix | None:
+    def writing_to(self, result: Tensor) -> Matrix | None:
         product, gelu = writing_to(result, self.matrix), self.gelu
         if product is None:
             return None
+        across = _across(result)
 
         def activated(x: Tensor) -> Tensor:
-            found = product(x)
-            return functional.gelu(found, approximate=gelu, out=found)  # type: ignore[call-arg]  # torch hides `out`
+            product(x)
+            _gelu(across, approximate=gelu, out=across)
+            return result
 
         return activated
+
+
+def _across(product: Tensor) -> Tensor:
+    """A view of all results for torch's own kernel: contiguous ones go to oneDNN, which takes 6 us to begin."""
+    return product.view(2 - product.numel() % 2, -1).t()
 
 
 def _activated(matrix: Matrix, gelu: str | None) -> Matrix:
