@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from conftest import TALKS, Convmodel
 from convmodel_cli import ConversationTokenizer
+from convmodel_cli.model.checkpoint import load_model
 from helpers import write_jsonl
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -51,6 +53,19 @@ def test_a_base_with_gpt2_own_vocabulary_is_tuned_and_keeps_its_ids(
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (config["activation_function"], config["vocab_size"]) == ("gelu_new", 50257)
     assert convmodel("generate", "-m", "out", "Hello").code == 0
+
+
+def test_weights_that_are_trained_lie_in_no_file(trained: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained, tmp_path / "base")
+    model = load_model(str(folder))
+    before = {name: weight.detach().clone() for name, weight in model.network.named_parameters()}
+    model.own_weights()
+    file = folder / "model.safetensors"
+    with file.open("r+b") as written:
+        written.write(bytes(file.stat().st_size))
+    for name, weight in model.network.named_parameters():
+        assert torch.equal(weight, before[name]), name
+    assert model.network.get_output_embeddings().weight is model.embedding.weight
 
 
 def run_with_hub(folder: Path, home: Path, *arguments: str, offline: bool) -> subprocess.CompletedProcess[str]:

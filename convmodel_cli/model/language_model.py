@@ -120,6 +120,14 @@ class LanguageModel:
         """Move the weights, in place."""
         nn.Module.to(self.network, device)
 
+    def own_weights(self) -> None:
+        """Give the weights memory of their own, for training; those of a file lie in it until they are written.
+
+        A step would move them out page by page, and whoever writes to the file would change the others.
+        """
+        for parameter in self.network.parameters():
+            parameter.data = parameter.data.clone()
+
     def embed(self, ids: Tensor, types: Tensor | None, with_types: Tensor | None = None) -> Tensor:
         """Input embeddings (rows, tokens, width): of the tokens, plus those of the types in the rows that show them.
 
