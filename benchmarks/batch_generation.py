@@ -8,7 +8,8 @@ precision on both sides. The opponent pads on the left, and takes its contexts s
 model of random weights never end, so they all have `--max-new-tokens`; a trained model's have lengths of their own.
 `same_text` is the share of responses that are the same to the letter on both sides. The floor is what a CPU would do if
 it did nothing but the bf16 matrix products: of the layers for the tokens that are read, and of the layers and the head
-for all but the last token of each response, in steps of as many rows as ours takes. Only random weights have one.
+for all but the last token of each response, in steps of as many rows as ours takes; `floor-attention` also attends, in
+rows of the mean length and by the fastest of torch's kernels. Only random weights have them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ COMPARISONS = [
     Comparison("ours-fp32", "generate-fp32", SPEED, ">= 5"),
     Comparison("ours-bf16", "generate-bf16", SPEED, ">= 5"),
     Comparison("floor-bf16", "generate-bf16", SPEED, "-"),
+    Comparison("floor-attention-bf16", "generate-bf16", SPEED, "-"),
 ]
 TOKENS = 4096  # of the floor's matrices, as many as are read at once
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
@@ -94,9 +96,9 @@ def library(precision: str, options: argparse.Namespace, work: Path) -> Figures:
     return result(texts, sum(map(len, responses)), started)
 
 
-def floor(options: argparse.Namespace, work: Path) -> Figures:
+def floor(with_attention: bool, options: argparse.Namespace, work: Path) -> Figures:
     from bases import prepare_model
-    from floors import products_of_decoding
+    from floors import attention_of_decoding, products_of_decoding
     from opponents import load_network, load_tokenizer
 
     from convmodel_cli.model.compute import set_up
@@ -108,10 +110,16 @@ def floor(options: argparse.Namespace, work: Path) -> Figures:
     end, room = int(tokenizer.eos_token_id), config.n_positions - options.max_new_tokens
     turns = contexts(options.conversations, options.contexts)
     read = sum(len(encode_context(tokenizer, each, end, room)) for each in turns)
-    reading = products_of_decoding(config, "bf16", TOKENS, head=False, repeats=5)["tokens_per_second"]
-    writing = products_of_decoding(config, "bf16", BATCH_SIZE)["tokens_per_second"]
-    seconds = read / reading + options.contexts * (options.max_new_tokens - 1) / writing
-    return {SPEED: options.contexts / seconds, "seconds": seconds, "seconds_of_reading": read / reading}
+    reading = read / products_of_decoding(config, "bf16", TOKENS, head=False, repeats=5)["tokens_per_second"]
+    steps = options.contexts * (options.max_new_tokens - 1) / BATCH_SIZE
+    writing = steps * BATCH_SIZE / products_of_decoding(config, "bf16", BATCH_SIZE)["tokens_per_second"]
+    if with_attention:
+        length = read // options.contexts
+        rows = TOKENS // length
+        reading += attention_of_decoding(config, rows, length, length) * read / (rows * length)
+        writing += attention_of_decoding(config, BATCH_SIZE, 1, length + options.max_new_tokens // 2) * steps
+    seconds = reading + writing
+    return {SPEED: options.contexts / seconds, "seconds": seconds, "seconds_of_reading": reading}
 
 
 def encode_context(tokenizer: Any, turns: tuple[str, ...], end: int, room: int) -> list[int]:
@@ -152,7 +160,8 @@ def main() -> None:
         contestants[f"ours-{precision}"] = partial(ours, precision)
         contestants[f"generate-{precision}"] = partial(library, precision)
     if options.model is None and options.device == "cpu":
-        contestants["floor-bf16"] = floor
+        contestants["floor-bf16"] = partial(floor, False)
+        contestants["floor-attention-bf16"] = partial(floor, True)
     rounds = measure.take_turns(options, contestants, prepare)
     about = {"model": options.model or options.shape, "contexts": options.contexts, "limit": options.max_new_tokens}
     same = same_text(rounds, "ours-fp32", "generate-fp32")
