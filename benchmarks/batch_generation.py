@@ -96,7 +96,7 @@ def library(precision: str, options: argparse.Namespace, work: Path) -> Figures:
     return result(texts, sum(map(len, responses)), started)
 
 
-def floor(with_attention: bool, options: argparse.Namespace, work: Path) -> Figures:
+def floor(options: argparse.Namespace, work: Path, *, with_attention: bool = False) -> Figures:
     from bases import prepare_model
     from floors import attention_of_decoding, products_of_decoding
     from opponents import load_network, load_tokenizer
@@ -110,14 +110,14 @@ def floor(with_attention: bool, options: argparse.Namespace, work: Path) -> Figu
     end, room = int(tokenizer.eos_token_id), config.n_positions - options.max_new_tokens
     turns = contexts(options.conversations, options.contexts)
     read = sum(len(encode_context(tokenizer, each, end, room)) for each in turns)
+    written = options.contexts * (options.max_new_tokens - 1)
     reading = read / products_of_decoding(config, "bf16", TOKENS, head=False, repeats=5)["tokens_per_second"]
-    steps = options.contexts * (options.max_new_tokens - 1) / BATCH_SIZE
-    writing = steps * BATCH_SIZE / products_of_decoding(config, "bf16", BATCH_SIZE)["tokens_per_second"]
+    writing = written / products_of_decoding(config, "bf16", BATCH_SIZE)["tokens_per_second"]
     if with_attention:
         length = read // options.contexts
-        rows = TOKENS // length
+        rows, places = TOKENS // length, length + options.max_new_tokens // 2
         reading += attention_of_decoding(config, rows, length, length) * read / (rows * length)
-        writing += attention_of_decoding(config, BATCH_SIZE, 1, length + options.max_new_tokens // 2) * steps
+        writing += attention_of_decoding(config, BATCH_SIZE, 1, places, repeats=30) * written / BATCH_SIZE
     seconds = reading + writing
     return {SPEED: options.contexts / seconds, "seconds": seconds, "seconds_of_reading": reading}
 
@@ -160,8 +160,8 @@ def main() -> None:
         contestants[f"ours-{precision}"] = partial(ours, precision)
         contestants[f"generate-{precision}"] = partial(library, precision)
     if options.model is None and options.device == "cpu":
-        contestants["floor-bf16"] = partial(floor, False)
-        contestants["floor-attention-bf16"] = partial(floor, True)
+        contestants["floor-bf16"] = floor
+        contestants["floor-attention-bf16"] = partial(floor, with_attention=True)
     rounds = measure.take_turns(options, contestants, prepare)
     about = {"model": options.model or options.shape, "contexts": options.contexts, "limit": options.max_new_tokens}
     same = same_text(rounds, "ours-fp32", "generate-fp32")

@@ -83,14 +83,18 @@ def attend_fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def attend_plainly(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    future = torch.full((query.shape[2], key.shape[2]), -torch.inf, dtype=query.dtype)
-    future = future.triu(1) if query.shape[2] > 1 else future.zero_()
+    future = torch.full((query.shape[2],) * 2, -torch.inf, dtype=query.dtype).triu(1)
     scores = torch.baddbmm(
         future.expand(query.shape[0] * query.shape[1], -1, -1),
         query.flatten(0, 1),
         key.flatten(0, 1).mT,
         alpha=query.shape[-1] ** -0.5,
     )
+    return scores.softmax(-1) @ value.flatten(0, 1)
+
+
+def attend_with_one(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    scores = torch.bmm(query.flatten(0, 1), key.flatten(0, 1).mT)
     return scores.softmax(-1) @ value.flatten(0, 1)
 
 
@@ -130,17 +134,19 @@ def products_of_decoding(config: Any, precision: str, rows: int = 1, head: bool 
 
 
 def attention_of_decoding(config: Any, rows: int, tokens: int, places: int, repeats: int = 5) -> float:
-    """Seconds in which the last `tokens` of `rows` attend to `places` in all layers, on a CPU, by the fastest way.
+    """Seconds for a token of each of `rows`, or all of them, to attend in all layers, on a CPU by the fastest way.
 
-    Fused or plain, in fp32 or bf16. Each layer has keys and values of its own, so that no cache holds them all.
+    Fused or plain, in fp32 or bf16; `tokens` is 1 or `places`. Each layer has keys and values of its own.
     """
+    assert tokens in (1, places)
     heads, width = config.n_head, config.n_embd // config.n_head
+    ways = (attend_fused, attend_plainly if tokens > 1 else attend_with_one)
     medians = []
     with torch.inference_mode():
         for dtype in (torch.float32, torch.bfloat16):
             query = drawn(rows, heads, tokens, width).to(dtype)
             held = [drawn(2, rows, heads, places, width).to(dtype).unbind() for _ in range(config.n_layer)]
-            for way in (attend_fused, attend_plainly):
+            for way in ways:
                 seconds = []
                 for _ in range(repeats):
                     started = time.perf_counter()

@@ -5,15 +5,20 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 from convmodel_cli.events import Finished, Stepped
+from convmodel_cli.model.language_model import LanguageModel
 from convmodel_cli.settings import ComputeSettings, RunSettings, TrainingSettings
 from convmodel_cli.workflows.fit import FitRequest, fit
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A run that is done; `seconds` of all of it, `step_seconds` of its steps with what is written of them."""
+    """A run that is done; `seconds` of all of it, `step_seconds` of its steps with what is written of them.
+
+    The memory that steps are given before the first one is part of them: elsewhere they take it themselves.
+    """
 
     finished: Finished
     seconds: float
@@ -30,13 +35,22 @@ def watch_fit(
     files = (str(work / train),), (str(work / "valid.jsonl"),)
     request = FitRequest(*files, base=base, output=str(work / f"model-{time.time_ns()}"))
     finished, step_seconds = None, 0.0
+    take_memory = LanguageModel.take_memory
+
+    def timed(model: LanguageModel) -> None:
+        nonlocal step_seconds
+        begun = time.perf_counter()
+        take_memory(model)
+        step_seconds += time.perf_counter() - begun
+
     started = before = time.perf_counter()
-    for event in fit(request, RunSettings(), training, ComputeSettings(device=device)):
-        now = time.perf_counter()
-        if isinstance(event, Stepped):
-            step_seconds += now - before
-        if isinstance(event, Finished):
-            finished = event
-        before = now
-    assert finished is not None
+    with patch.object(LanguageModel, "take_memory", timed):
+        for event in fit(request, RunSettings(), training, ComputeSettings(device=device)):
+            now = time.perf_counter()
+            if isinstance(event, Stepped):
+                step_seconds += now - before
+            if isinstance(event, Finished):
+                finished = event
+            before = now
+    assert finished is not None and step_seconds > 0
     return Watched(finished, time.perf_counter() - started, step_seconds)

@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from conftest import TALKS, Convmodel
 from convmodel_cli import ConversationTokenizer
-from convmodel_cli.model.checkpoint import load_model
-from helpers import write_jsonl
+from convmodel_cli.events import Started
+from convmodel_cli.settings import ComputeSettings, RunSettings, TrainingSettings
+from convmodel_cli.workflows.fit import FitRequest, fit
+from helpers import weights_digest, write_jsonl
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 CANARY = "hf_CANARYcanaryCANARY"
@@ -55,17 +56,21 @@ def test_a_base_with_gpt2_own_vocabulary_is_tuned_and_keeps_its_ids(
     assert convmodel("generate", "-m", "out", "Hello").code == 0
 
 
-def test_weights_that_are_trained_lie_in_no_file(trained: str, tmp_path: Path) -> None:
-    folder = shutil.copytree(trained, tmp_path / "base")
-    model = load_model(str(folder))
-    before = {name: weight.detach().clone() for name, weight in model.network.named_parameters()}
-    model.own_weights()
-    file = folder / "model.safetensors"
-    with file.open("r+b") as written:
-        written.write(bytes(file.stat().st_size))
-    for name, weight in model.network.named_parameters():
-        assert torch.equal(weight, before[name]), name
-    assert model.network.get_output_embeddings().weight is model.embedding.weight
+def test_a_base_that_is_written_to_leaves_the_run_as_it_is(trained: str, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "talks.jsonl", TALKS)
+    digests = []
+    for output in ("alone", "disturbed"):
+        base = shutil.copytree(trained, tmp_path / f"base-of-{output}")
+        request = FitRequest((data,), (data,), str(base), str(tmp_path / output))
+        for event in fit(
+            request, RunSettings(), TrainingSettings(epochs=1, batch_size=2), ComputeSettings(device="cpu")
+        ):
+            if output == "disturbed" and isinstance(event, Started):
+                file = base / "model.safetensors"
+                with file.open("r+b") as written:
+                    written.write(bytes(file.stat().st_size))
+        digests.append(weights_digest(tmp_path / output))
+    assert digests[0] == digests[1]
 
 
 def run_with_hub(folder: Path, home: Path, *arguments: str, offline: bool) -> subprocess.CompletedProcess[str]:

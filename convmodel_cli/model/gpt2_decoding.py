@@ -133,8 +133,8 @@ class Gpt2:
     def _row_step(self) -> RowStep:
         found: RowStep | None = getattr(self._of_thread, "row_step", None)
         if found is None:
-            shape = (self._heads, self._tokens.shape[1], self._inner)
-            found = self._of_thread.row_step = RowStep(self._layers, *shape, self.dtype, self.device)
+            shape = {"heads": self._heads, "width": self._tokens.shape[1], "inner": self._inner}
+            found = self._of_thread.row_step = RowStep(self._layers, **shape, dtype=self.dtype, device=self.device)
         return found
 
     def _fill(self, count: int, step: int) -> int:

@@ -20,7 +20,7 @@ _MOST_PARTS = 64
 _LARGEST_INT8 = 127
 _COPIED = 2**20  # up to so many weights the parts of a row are copies
 _SMALL = 2**18  # up to so many weights `_Int8Row` takes longer to begin than to multiply
-_FEW_RESULTS = 2**16  # up to so many an activation by oneDNN takes longer than by torch's own kernel
+_FEW_RESULTS = 2**16  # up to so many oneDNN takes longer for an activation than torch's own kernel, with two threads
 _WEIGHTS_AT_ONCE = 16  # in which `_Int8Weights` reads a row, also beyond its end
 # Without VNNI the kernel adds up products in 16 bits, which do not hold them.
 _MULTIPLIES_INT8 = torch.cpu._is_vnni_supported() and "fbgemm" in torch.backends.quantized.supported_engines
@@ -136,7 +136,10 @@ class _Activated:
 
 
 def _across(product: Tensor) -> Tensor:
-    """A view of all results for torch's own kernel: contiguous ones go to oneDNN, which takes 6 us to begin."""
+    """A view of all results that is not contiguous, if they are an even number.
+
+    The exact GELU of a contiguous tensor on a CPU goes to oneDNN, which takes 6 us to begin.
+    """
     return product.view(2 - product.numel() % 2, -1).t()
 
 

@@ -37,7 +37,7 @@ def prepare_training(model: LanguageModel, plan: RunPlan, compute: Compute) -> O
     from convmodel_cli.model.training import build_optimizers
 
     model.move_to(compute.device)
-    model.own_weights()
+    model.take_memory()
     set_dropout(model.network, plan.dropout)
     return build_optimizers(model, plan.optimization)
 
