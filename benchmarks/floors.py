@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -142,19 +143,17 @@ def attention_of_decoding(config: Any, rows: int, tokens: int, places: int, repe
     heads, width = config.n_head, config.n_embd // config.n_head
     ways = (attend_fused, attend_plainly if tokens > 1 else attend_with_one)
     medians = []
-    with torch.inference_mode():
-        for dtype in (torch.float32, torch.bfloat16):
-            query = drawn(rows, heads, tokens, width).to(dtype)
-            held = [drawn(2, rows, heads, places, width).to(dtype).unbind() for _ in range(config.n_layer)]
-            for way in ways:
-                seconds = []
-                for _ in range(repeats):
-                    started = time.perf_counter()
-                    for keys, values in held:
-                        way(query, keys, values)
-                    seconds.append(time.perf_counter() - started)
-                medians.append(statistics.median(seconds))
+    for dtype in (torch.float32, torch.bfloat16):
+        query = drawn(rows, heads, tokens, width).to(dtype)
+        held = [drawn(2, rows, heads, places, width).to(dtype).unbind() for _ in range(config.n_layer)]
+        medians += [kernel_seconds(partial(through_layers, way, held), (query,), False, repeats) for way in ways]
     return min(medians)
+
+
+def through_layers(way: Callable[..., Tensor], held: list[tuple[Tensor, ...]], query: Tensor) -> Tensor:
+    for keys, values in held:
+        output = way(query, keys, values)
+    return output
 
 
 def layer_shapes(config: Any) -> list[tuple[int, int]]:
