@@ -133,8 +133,14 @@ class Gpt2:
     def _row_step(self) -> RowStep:
         found: RowStep | None = getattr(self._of_thread, "row_step", None)
         if found is None:
-            shape = {"heads": self._heads, "width": self._tokens.shape[1], "inner": self._inner}
-            found = self._of_thread.row_step = RowStep(self._layers, **shape, dtype=self.dtype, device=self.device)
+            found = self._of_thread.row_step = RowStep(
+                self._layers,
+                heads=self._heads,
+                width=self._tokens.shape[1],
+                inner=self._inner,
+                dtype=self.dtype,
+                device=self.device,
+            )
         return found
 
     def _fill(self, count: int, step: int) -> int:
