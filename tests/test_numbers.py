@@ -209,8 +209,24 @@ def test_cut_keeps_every_sequence_once_and_the_budget() -> None:
         assert len(part) == 1 or len(part) * lengths[part].max() <= 120
 
 
-def test_cut_as_drawn_in_its_docstring() -> None:
-    assert [part.tolist() for part in cut(np.array([2, 6, 3, 5]), budget=12)] == [[1, 3], [2, 0]]
+@pytest.mark.parametrize("max_rows", [None, 3])
+def test_cut_without_padding_keeps_every_sequence_once_and_fills_what_it_can(max_rows: int | None) -> None:
+    lengths = np.random.default_rng(0).integers(2, 60, 100)
+    lengths[7] = 300  # alone
+    parts = cut(lengths, 120, max_rows, padded=False)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(100))
+    assert [7] in [part.tolist() for part in parts]
+    assert all(len(part) == 1 or lengths[part].sum() <= 120 for part in parts)
+    assert all(len(part) <= (max_rows or 100) for part in parts)
+    assert all(sorted(lengths[part], reverse=True) == lengths[part].tolist() for part in parts)
+    if max_rows is None:
+        assert len(parts) <= 1 + math.ceil(11 / 9 * lengths.sum() / 120)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_cut_as_drawn_in_its_docstring(padded: bool) -> None:
+    assert [part.tolist() for part in cut(np.array([2, 6, 3, 5]), 12, padded=padded)] == [[1, 3], [2, 0]]
+    assert cut(np.array([2, 6, 3, 5, 1]), 12, padded=False)[0].tolist() == [1, 3, 4]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(tiny: LanguageModel, compute: Compute) -> None:
