@@ -16,7 +16,7 @@ from convmodel_cli.data.batching import MicroBatch, pad
 from convmodel_cli.data.encoding import Tokens
 from convmodel_cli.model import gpt2_packed, packed_attention
 from convmodel_cli.model.gpt2_packed import packed_losses, packs
-from convmodel_cli.model.gradients import working_copy
+from convmodel_cli.model.gradients import clear_gradients, working_copy
 from convmodel_cli.model.language_model import prepare_network
 from convmodel_cli.model.packed_attention import spans_of
 from convmodel_cli.model.packed_head import head_losses
@@ -96,6 +96,32 @@ def test_gradients_add_up() -> None:
     packed_losses(network, batch, torch.float32).sum().backward()
     for parameter, gradient in zip(network.parameters(), once, strict=True):
         torch.testing.assert_close(parameter.grad, 2 * gradient)
+
+
+@pytest.mark.parametrize("changes", NETWORKS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_after_clearing_have_nothing_of_those_before(changes: str, dtype: torch.dtype) -> None:
+    network, before, batch = make_network(**NETWORKS[changes]), make_batch([60], [True]), make_batch(*BATCHES["unlike"])
+    packed_losses(network, batch, dtype).sum().backward()
+    wanted = [parameter.grad.clone() for parameter in network.parameters()]
+    network.zero_grad()
+    packed_losses(network, before, dtype).sum().backward()
+    places = [parameter.grad.data_ptr() for parameter in network.parameters()]
+    clear_gradients(network.parameters())
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in network.parameters())
+    packed_losses(network, batch, dtype).sum().backward()
+    for parameter, gradient, place in zip(network.parameters(), wanted, places, strict=True):
+        assert torch.equal(parameter.grad, gradient)
+        assert parameter.grad.data_ptr() == place  # no memory is taken for them again
+
+
+def test_a_weight_without_a_gradient_stays_without_one() -> None:
+    network = make_network()
+    network.transformer.wpe.weight.requires_grad_(False)
+    for _ in range(2):
+        packed_losses(network, make_batch(*BATCHES["alike"]), torch.float32).sum().backward()
+        clear_gradients(network.parameters())
+    assert network.transformer.wpe.weight.grad is None
 
 
 def test_bf16_is_close_and_its_gradients_are_fp32() -> None:

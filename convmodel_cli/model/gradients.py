@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -9,20 +11,50 @@ from torch.utils.weak import WeakTensorKeyDictionary
 _VALUES_AT_ONCE = 2**19  # their copy stays in the processor's cache
 
 _copies = WeakTensorKeyDictionary()
+_memory = WeakTensorKeyDictionary()  # of gradients that have been cleared
 
 
 def gradient_of(weight: Tensor) -> Tensor:
-    """Its `grad`, which is made if there is none."""
+    """Its `grad`, which is 0 everywhere if there was none."""
     if weight.grad is None:
-        weight.grad = torch.zeros_like(weight)
+        weight.grad = _memory_for(weight).zero_()
     return weight.grad
 
 
 def add_gradient(weight: Tensor, gradient: Tensor) -> None:
     """Add to its `grad`, some rows at a time: torch makes a copy in fp32 of what it adds."""
     rows = max(1, _VALUES_AT_ONCE // max(1, gradient[0].numel()))
-    for total, part in zip(gradient_of(weight).split(rows), gradient.split(rows), strict=True):
-        total.add_(part)
+    add_parts(weight, gradient.split(rows))
+
+
+def add_parts(weight: Tensor, parts: Iterable[Tensor]) -> None:
+    """Add to its `grad` what comes row by row, some rows in each part."""
+    is_first = weight.grad is None
+    total = _memory_for(weight) if weight.grad is None else weight.grad
+    weight.grad = total
+    first_row = 0
+    for part in parts:
+        rows = total[first_row : first_row + len(part)]
+        rows.copy_(part) if is_first else rows.add_(part)
+        first_row += len(part)
+
+
+def clear_gradients(weights: Iterable[Tensor]) -> None:
+    """Leave none of them behind but their memory, which the next ones are written to without being set to 0 before.
+
+    Vectors keep theirs, as zeros: it is next to nothing, and what is next to nothing cuts memory into pieces.
+    """
+    for weight in weights:
+        if weight.grad is not None and weight.ndim == 1:
+            weight.grad.zero_()
+        elif weight.grad is not None:
+            _memory[weight] = weight.grad
+            weight.grad = None
+
+
+def _memory_for(weight: Tensor) -> Tensor:
+    memory: Tensor | None = _memory.pop(weight, None)
+    return torch.empty_like(weight) if memory is None else memory
 
 
 def working_copy(weight: Tensor, dtype: torch.dtype) -> Tensor:

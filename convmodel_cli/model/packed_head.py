@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convmodel_cli.model.gradients import gradient_of
+from convmodel_cli.model.gradients import add_parts
 from convmodel_cli.model.products import multiply
 
 _MOST_LOGITS = 2**26  # at once, where none have to be kept for the gradient
@@ -76,11 +76,6 @@ class _HeadLoss(torch.autograd.Function):
         errors[torch.arange(len(targets)), targets] = of_targets.expm1().to(errors.dtype)
         scale = grad[:, None]  # not rounded: it is the same for all, and would turn every gradient a little
         if head.requires_grad:
-            _add_gradient(head, errors, (hidden * scale).to(hidden.dtype))
+            scaled = (hidden * scale).to(hidden.dtype)
+            add_parts(head, (part.t() @ scaled for part in errors.split(_ENTRIES_AT_ONCE, dim=1)))
         return ((errors @ copy) * scale).to(hidden.dtype), None, None, None
-
-
-def _add_gradient(head: Tensor, errors: Tensor, hidden: Tensor) -> None:
-    parts = zip(gradient_of(head).split(_ENTRIES_AT_ONCE), errors.split(_ENTRIES_AT_ONCE, dim=1), strict=True)
-    for total, part in parts:
-        total.add_(part.t() @ hidden)

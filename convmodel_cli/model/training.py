@@ -18,6 +18,7 @@ from convmodel_cli.data.encoding import Sequences
 from convmodel_cli.errors import TrainingError
 from convmodel_cli.model.compute import Compute, evaluating, exact, is_out_of_memory, release_memory
 from convmodel_cli.model.gpt2 import fused_projections
+from convmodel_cli.model.gradients import clear_gradients
 from convmodel_cli.model.language_model import LanguageModel, target_losses
 from convmodel_cli.model.muon import GroupedMuon
 from convmodel_cli.model.schedule import learning_rate_factor
@@ -126,7 +127,7 @@ def train(
         for optimizer in optimizers:
             optimizer.step()
         increment_version(model.network.parameters())  # fused optimizers change weights and do not tell
-        model.network.zero_grad(set_to_none=model.pads)
+        _clear_gradients(model)
         yield StepDone(
             plan,
             loss,
@@ -154,7 +155,7 @@ def _accumulate_in_memory(
             return accumulate_gradients(model, batches, compute), batches, budget
         except _MemoryFull as full:
             rows, tokens = full.shape
-        model.network.zero_grad(set_to_none=model.pads)
+        _clear_gradients(model)
         release_memory(compute.device)
         if rows == 1:
             raise TrainingError(
@@ -209,6 +210,13 @@ def _not_finite(
         "lower --learning-rate, or raise --warmup",
         conversations=tuple(dict.fromkeys(sequences.conversations[rows].tolist())),
     )
+
+
+def _clear_gradients(model: LanguageModel) -> None:
+    if model.pads:
+        model.network.zero_grad()
+    else:
+        clear_gradients(model.network.parameters())
 
 
 def _set_learning_rate(optimizers: Optimizers, step: int, optimization: Optimization) -> float:
