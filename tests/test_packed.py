@@ -15,6 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from convmodel_cli.data.batching import MicroBatch, pad
 from convmodel_cli.data.encoding import Tokens
 from convmodel_cli.model import gpt2_packed, packed_attention
+from convmodel_cli.model.gpt2 import length_step
 from convmodel_cli.model.gpt2_packed import packed_losses, packs
 from convmodel_cli.model.gradients import clear_gradients, working_copy
 from convmodel_cli.model.language_model import prepare_network
@@ -253,3 +254,11 @@ def test_spans_hold_each_sequence_once_and_have_few_shapes() -> None:
     for span in spans:
         assert span.length % 32 == 0 and all(span.length - 32 < count <= span.length for _, count in span.sequences)
     assert len({(span.length, len(span.sequences)) for span in spans}) < 60
+
+
+@pytest.mark.parametrize("parameters", [0, 4_000_000, 124_000_000, 3_000_000_000])
+def test_rows_are_filled_up_by_an_eighth_at_the_most(parameters: int) -> None:
+    for count in range(256, 6000, 37):
+        step = length_step(count, parameters)
+        assert step <= max(16, count // 8) and step & (step - 1) == 0
+        assert step * parameters <= 2**32 or step == 16

@@ -12,6 +12,8 @@ from transformers.pytorch_utils import Conv1D
 
 GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # name in a config -> torch's approximation
 
+_AFFORDABLE = 2**32  # parameters times tokens to fill up with: 1,024 for a model of 4 x 256, 32 for one of 124M
+
 
 def is_plain_gpt2(network: PreTrainedModel) -> bool:
     """Whether the network is a GPT-2 without its variants, adapters, wrappers or hooks."""
@@ -37,10 +39,13 @@ def fused_projections(network: nn.Module) -> list[nn.Parameter]:
     return [attention.c_attn.weight for attention in attentions if not attention.is_cross_attention]
 
 
-def length_step(count: int) -> int:
-    """Of what a number of tokens is made a multiple, so that few shapes occur.
+def length_step(count: int, parameters: int = 0) -> int:
+    """Of what a number of tokens is made a multiple, so that few shapes occur, for a network of so many parameters.
 
-    There are eight between two powers of two, and from 4,096 on all multiples of 256. oneDNN prepares a kernel for
-    every shape of a product that it has not met, which takes longer than a small product.
+    There are eight between two powers of two, and from 4,096 on all multiples of 256; more where filling up is more
+    work. oneDNN prepares a kernel for every shape of a product that it has not met, which takes longer than a small
+    product.
     """
-    return min(256, max(16, 1 << max(0, (count - 1).bit_length() - 4)))
+    eighth = 1 << max(0, (count - 1).bit_length() - 4)
+    affordable = 1 << max(0, (_AFFORDABLE // max(1, parameters)).bit_length() - 1)
+    return max(16, min(256, eighth, affordable))

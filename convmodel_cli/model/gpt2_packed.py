@@ -37,24 +37,26 @@ def packed_losses(network: Any, batch: MicroBatch, dtype: torch.dtype) -> Tensor
 
     After `backward` the gradients of the matrices and embeddings have been added to their `grad`.
     """
-    places, starts = _places(batch)
+    parameters = network.num_parameters()
+    places, starts = _places(batch, parameters)
     hidden = _last_hidden(network, batch, places, dtype)
     rows = batch.predict_from // batch.ids.shape[1]
-    chosen = hidden.index_select(0, _fill(starts[rows] + batch.predict_from % batch.ids.shape[1]))
+    chosen = hidden.index_select(0, _fill(starts[rows] + batch.predict_from % batch.ids.shape[1], parameters))
     head = network.get_output_embeddings().weight
-    return head_losses(chosen, head, working_copy(head, dtype), _fill(batch.target_ids))[: batch.num_targets]
+    targets = _fill(batch.target_ids, parameters)
+    return head_losses(chosen, head, working_copy(head, dtype), targets)[: batch.num_targets]
 
 
-def _places(batch: MicroBatch) -> tuple[Tensor, Tensor]:
+def _places(batch: MicroBatch, parameters: int) -> tuple[Tensor, Tensor]:
     """(place in the flattened batch of each token of the row, place in the row where each sequence starts)"""
     lengths = torch.tensor(batch.lengths)
     real = torch.arange(batch.ids.shape[1]) < lengths[:, None]
-    return _fill(real.flatten().nonzero().squeeze(1)), lengths.cumsum(0) - lengths
+    return _fill(real.flatten().nonzero().squeeze(1), parameters), lengths.cumsum(0) - lengths
 
 
-def _fill(values: Tensor) -> Tensor:
-    """Append zeros up to the next of the few lengths in use."""
-    return nn.functional.pad(values, (0, -len(values) % length_step(len(values))))
+def _fill(values: Tensor, parameters: int) -> Tensor:
+    """Append zeros up to the next of the few lengths in use for a network of so many parameters."""
+    return nn.functional.pad(values, (0, -len(values) % length_step(len(values), parameters)))
 
 
 def _last_hidden(network: Any, batch: MicroBatch, places: Tensor, dtype: torch.dtype) -> Tensor:
