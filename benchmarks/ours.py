@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+import convmodel_cli.model.training
 from convmodel_cli.events import Finished, Stepped
 from convmodel_cli.model.language_model import LanguageModel
+from convmodel_cli.model.optimizers import Optimization, Optimizers
 from convmodel_cli.settings import ComputeSettings, RunSettings, TrainingSettings
 from convmodel_cli.workflows.fit import FitRequest, fit
 
@@ -35,16 +37,17 @@ def watch_fit(
     files = (str(work / train),), (str(work / "valid.jsonl"),)
     request = FitRequest(*files, base=base, output=str(work / f"model-{time.time_ns()}"))
     finished, step_seconds = None, 0.0
-    take_memory = LanguageModel.take_memory
+    prepare = convmodel_cli.model.training.prepare
 
-    def timed(model: LanguageModel) -> None:
+    def timed(model: LanguageModel, optimization: Optimization) -> Optimizers:
         nonlocal step_seconds
         begun = time.perf_counter()
-        take_memory(model)
+        optimizers = prepare(model, optimization)
         step_seconds += time.perf_counter() - begun
+        return optimizers
 
     started = before = time.perf_counter()
-    with patch.object(LanguageModel, "take_memory", timed):
+    with patch.object(convmodel_cli.model.training, "prepare", timed):
         for event in fit(request, RunSettings(), training, ComputeSettings(device=device)):
             now = time.perf_counter()
             if isinstance(event, Stepped):

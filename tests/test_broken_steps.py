@@ -24,7 +24,8 @@ from convmodel_cli.model import evaluation, training
 from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.evaluation import evaluate, evaluation_batches
 from convmodel_cli.model.language_model import LanguageModel, target_losses
-from convmodel_cli.model.training import Optimization, StepDone, accumulate_gradients, build_optimizers, train
+from convmodel_cli.model.optimizers import Optimization, build_optimizers
+from convmodel_cli.model.training import StepDone, accumulate_gradients, train
 from convmodel_cli.workflows.checkpoints import find_checkpoints
 from convmodel_cli.workflows.journal import Journal
 from harness import Server

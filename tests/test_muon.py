@@ -10,7 +10,7 @@ from torch.optim import Muon, Optimizer
 
 from convmodel_cli.model.language_model import LanguageModel
 from convmodel_cli.model.muon import GroupedMuon
-from convmodel_cli.model.training import Optimization, build_optimizers
+from convmodel_cli.model.optimizers import Optimization, build_optimizers
 
 SHAPES = [(16, 48), (48, 16), (16, 16), (16, 48), (8, 24), (16, 16)]
 

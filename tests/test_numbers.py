@@ -19,8 +19,9 @@ from convmodel_cli.errors import TrainingError
 from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.evaluation import Score, evaluate, evaluation_batches, final_score
 from convmodel_cli.model.language_model import LanguageModel, target_losses
+from convmodel_cli.model.optimizers import Optimization, build_optimizers
 from convmodel_cli.model.schedule import learning_rate_factor
-from convmodel_cli.model.training import Optimization, accumulate_gradients, build_optimizers, train
+from convmodel_cli.model.training import accumulate_gradients, prepare, train
 from helpers import TINY_POSITIONS, made_up_conversations
 
 LEARNING_RATE = 1e-3
@@ -227,6 +228,24 @@ def test_cut_without_padding_keeps_every_sequence_once_and_fills_what_it_can(max
 def test_cut_as_drawn_in_its_docstring(padded: bool) -> None:
     assert [part.tolist() for part in cut(np.array([2, 6, 3, 5]), 12, padded=padded)] == [[1, 3], [2, 0]]
     assert cut(np.array([2, 6, 3, 5, 1]), 12, padded=False)[0].tolist() == [1, 3, 4]
+
+
+def test_averages_made_beforehand_are_those_of_the_first_step(any_model: LanguageModel, compute: Compute) -> None:
+    sequences, settings = encoded(any_model, made_up_conversations(4)), optimization(1)
+    trained = []
+    for beforehand in (False, True):
+        model = LanguageModel(copy.deepcopy(any_model.network), any_model.tokenizer, any_model.sep_id)
+        optimizers = prepare(model, settings) if beforehand else build_optimizers(model, settings)
+        if beforehand:
+            assert all(not state["exp_avg"].any() for state in optimizers[0].state.values())
+        list(train(model, optimizers, plan_steps(4, 4, 1, 0, "on"), sequences, settings, compute))
+        trained.append((list(model.network.parameters()), list(optimizers[0].state_dict()["state"].values())))
+    (weights, states), (same_weights, same_states) = trained
+    assert all(map(torch.equal, weights, same_weights))
+    assert len(states) == len(same_states) == len(weights)
+    for state, same in zip(states, same_states, strict=True):
+        assert state.keys() == same.keys()
+        assert all(torch.equal(state[name], same[name]) for name in state)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(tiny: LanguageModel, compute: Compute) -> None:

@@ -120,18 +120,6 @@ class LanguageModel:
         """Move the weights, in place."""
         nn.Module.to(self.network, device)
 
-    def take_memory(self) -> None:
-        """Give the weights memory of their own, and their gradients, before a step takes any.
-
-        Weights loaded from a file are mapped from it: the first step would copy them page by page, and a write to the
-        file would change those not copied yet. Gradients made among what a step needs for a while would cut its memory
-        into pieces.
-        """
-        for parameter in self.network.parameters():
-            parameter.data = parameter.data.clone()
-            if parameter.requires_grad and not self.pads:
-                parameter.grad = torch.zeros_like(parameter)
-
     def embed(self, ids: Tensor, types: Tensor | None, with_types: Tensor | None = None) -> Tensor:
         """Input embeddings (rows, tokens, width): of the tokens, plus those of the types in the rows that show them.
 

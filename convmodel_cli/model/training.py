@@ -11,39 +11,17 @@ import numpy as np
 import torch
 from torch import nn
 from torch.autograd.graph import increment_version
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 
 from convmodel_cli.data.batching import MicroBatch, StepPlan, collate, micro_batches
 from convmodel_cli.data.encoding import Sequences
 from convmodel_cli.errors import TrainingError
 from convmodel_cli.model.compute import Compute, evaluating, exact, is_out_of_memory, release_memory
-from convmodel_cli.model.gpt2 import fused_projections
 from convmodel_cli.model.gradients import clear_gradients
 from convmodel_cli.model.language_model import LanguageModel, target_losses
-from convmodel_cli.model.muon import GroupedMuon
-from convmodel_cli.model.schedule import learning_rate_factor
-
-Optimizers = list[Optimizer]  # each has its share of the parameters
-
-# Measured on short runs, see benchmarks/NOTES.md.
-_MOMENTUM = 0.85
-_SHARE_OF_MUON = 0.5
+from convmodel_cli.model.optimizers import Optimization, Optimizers, build_optimizers, make_averages, set_learning_rate
 
 _DROPOUT = 3  # a stream of random numbers of its own, beside those of the order and of the speaker ids
-
-
-@dataclass(frozen=True, slots=True)
-class Optimization:
-    """How the weights change over a run of `steps` steps, with everything decided."""
-
-    optimizer: str
-    learning_rate: float
-    schedule: str
-    warmup: float
-    weight_decay: float
-    clip: float
-    steps: int
-    micro_batch_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,43 +41,23 @@ class StepDone:
     seconds: float
 
 
-def build_optimizers(model: LanguageModel, optimization: Optimization) -> Optimizers:
-    """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest.
+def prepare(model: LanguageModel, optimization: Optimization) -> Optimizers:
+    """Build the optimizers; give weights, gradients and AdamW's averages memory of their own before steps need any.
 
-    Only matrices decay. Each parameter group has its `share` of the learning rate.
-    Muon: Jordan et al. 2024; its steps are scaled to the size of AdamW's (Liu et al. 2025), so one rate serves both.
+    Weights loaded from a file are mapped from it: the first step would copy them page by page, and a write to the
+    file would change those not copied yet. What is made among that which a step needs for a while cuts its memory into
+    pieces.
     """
-    matrices, vectors, embeddings = _parameter_groups(model.network)
-    groups = [
-        {"params": embeddings, "weight_decay": optimization.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    optimizers: Optimizers = []
-    if optimization.optimizer == "muon":
-        fused = set(fused_projections(model.network))
-        shared = {"weight_decay": optimization.weight_decay, "share": _SHARE_OF_MUON}
-        of_muon = [
-            {"params": [weight for weight in matrices if weight not in fused], **shared},
-            {"params": [weight for weight in matrices if weight in fused], "parts": 3, **shared},
-        ]
-        optimizers.append(GroupedMuon(of_muon, momentum=_MOMENTUM, adjust_lr_fn="match_rms_adamw"))
-    else:
-        groups.append({"params": matrices, "weight_decay": optimization.weight_decay})
-    optimizers.append(AdamW(groups, betas=(0.9, 0.95), fused=True))
+    for parameter in model.network.parameters():
+        parameter.data = parameter.data.clone()
+        if parameter.requires_grad and not model.pads:
+            parameter.grad = torch.zeros_like(parameter)
+    _clear_gradients(model)
+    optimizers = build_optimizers(model, optimization)
+    for optimizer in optimizers:
+        if isinstance(optimizer, AdamW):
+            make_averages(optimizer)
     return optimizers
-
-
-def _parameter_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """(matrices of the blocks, vectors, embeddings and head); each parameter is in one group."""
-    tables = {module.weight for module in network.modules() if isinstance(module, nn.Embedding)}
-    tables.add(network.get_output_embeddings().weight)  # type: ignore[operator]
-    matrices: list[nn.Parameter] = []
-    vectors: list[nn.Parameter] = []
-    embeddings: list[nn.Parameter] = []
-    for parameter in network.parameters():
-        group = embeddings if parameter in tables else matrices if parameter.ndim == 2 else vectors
-        group.append(parameter)
-    return matrices, vectors, embeddings
 
 
 def train(
@@ -119,7 +77,7 @@ def train(
     for plan in plans:
         started = time.perf_counter()
         model.network.train()
-        rate = _set_learning_rate(optimizers, plan.number, optimization)
+        rate = set_learning_rate(optimizers, plan.number, optimization)
         loss, batches, budget = _accumulate_in_memory(model, plan, sequences, budget, compute)
         norm = nn.utils.clip_grad_norm_(model.network.parameters(), optimization.clip or math.inf).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -217,15 +175,6 @@ def _clear_gradients(model: LanguageModel) -> None:
         model.network.zero_grad()
     else:
         clear_gradients(model.network.parameters())
-
-
-def _set_learning_rate(optimizers: Optimizers, step: int, optimization: Optimization) -> float:
-    factor = learning_rate_factor(step, optimization.steps, optimization.warmup, optimization.schedule)
-    rate = optimization.learning_rate * factor
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group.get("share", 1.0)
-    return rate
 
 
 def _seed_dropout(seed: int, step: int) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from convmodel_cli.errors import ModelError, TrainingError
 from convmodel_cli.model.language_model import LanguageModel
-from convmodel_cli.model.training import Optimizers
+from convmodel_cli.model.optimizers import Optimizers
 
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -90,9 +90,10 @@ def _load_optimizers(model: LanguageModel, optimizers: Optimizers, path: Path) -
         states.setdefault(owner, {})[quantity] = tensor
     names = _names(model)
     for number, optimizer in enumerate(optimizers):
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        owners = [f"{number}.{names[parameter]}" for parameter in parameters]
-        known = {index: states.pop(owner) for index, owner in enumerate(owners) if owner in states}
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": known})
+        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+            own = optimizer.state[parameter]
+            for quantity, tensor in states.pop(f"{number}.{names[parameter]}", {}).items():
+                # The tensor is mapped from the file.
+                own[quantity] = own[quantity].copy_(tensor) if quantity in own else tensor.clone()
     if states:
         raise ValueError(f"{path.name} has {min(states)}, for which there is no parameter")

@@ -62,7 +62,7 @@ def _first_tokens(model: LanguageModel, sequences: Sequences) -> Iterator[TokenS
 def _memory(model: LanguageModel, plan: RunPlan, compute: Compute) -> int:
     """About how many bytes the run needs at once."""
     from convmodel_cli.model.compute import activation_bytes, logits_bytes, memory_bytes
-    from convmodel_cli.model.training import build_optimizers
+    from convmodel_cli.model.optimizers import build_optimizers
     from convmodel_cli.model.training_state import training_state_bytes
 
     state = training_state_bytes(model, build_optimizers(model, plan.optimization))  # weights and optimizers

@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from convmodel_cli.model.compute import Compute
     from convmodel_cli.model.evaluation import Score
     from convmodel_cli.model.language_model import LanguageModel
-    from convmodel_cli.model.training import Optimizers, StepDone
+    from convmodel_cli.model.optimizers import Optimizers
+    from convmodel_cli.model.training import StepDone
 
 RunEvent = Stepped | Evaluated | EvaluationStepped | Sampled | StateReady | Note
 
 
 def prepare_training(model: LanguageModel, plan: RunPlan, compute: Compute) -> Optimizers:
-    """Put the model where it is trained, with the run's dropout, and make its optimizers."""
+    """Put the model where it is trained, with the run's dropout, and all that lasts for the run."""
     from convmodel_cli.model.language_model import set_dropout
-    from convmodel_cli.model.training import build_optimizers
+    from convmodel_cli.model.training import prepare
 
     model.move_to(compute.device)
-    model.take_memory()
     set_dropout(model.network, plan.dropout)
-    return build_optimizers(model, plan.optimization)
+    return prepare(model, plan.optimization)
 
 
 def improve(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from convmodel_cli.data.encoding import Sequences
     from convmodel_cli.model.compute import Compute
     from convmodel_cli.model.language_model import LanguageModel
-    from convmodel_cli.model.training import Optimization
+    from convmodel_cli.model.optimizers import Optimization
 
 _FEWEST_STEPS_PER_EPOCH = 20
 _LARGEST_DERIVED_BATCH = 128
@@ -190,7 +190,7 @@ def _optimization(
 ) -> Optimization:
     """What is decided of the optimization, for sequences of about `length` tokens."""
     from convmodel_cli.model.compute import default_micro_batch_tokens
-    from convmodel_cli.model.training import Optimization
+    from convmodel_cli.model.optimizers import Optimization
 
     recipe = recipe_for(base)
     return Optimization(

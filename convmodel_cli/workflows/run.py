@@ -43,7 +43,7 @@ from convmodel_cli.workflows.state import RunState, dump_state, load_state
 if TYPE_CHECKING:
     from convmodel_cli.model.compute import Compute
     from convmodel_cli.model.language_model import LanguageModel
-    from convmodel_cli.model.training import Optimizers
+    from convmodel_cli.model.optimizers import Optimizers
 
 Progress = RunEvent | Saved | Checkpointed | Finished
 
