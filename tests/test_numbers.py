@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from convmodel_cli.data.batching import collate, cut, draw_speaker_ids, micro_batches, plan_steps, steps_per_epoch
+from convmodel_cli.data.batching import collate, cut, draw_speaker_ids, micro_batches, pack, plan_steps, steps_per_epoch
 from convmodel_cli.data.encoding import Sequences, Tokens, encode_conversations
 from convmodel_cli.data.formats import Conversation
 from convmodel_cli.errors import TrainingError
@@ -210,27 +210,25 @@ def test_cut_keeps_every_sequence_once_and_the_budget() -> None:
         assert len(part) == 1 or len(part) * lengths[part].max() <= 120
 
 
-@pytest.mark.parametrize("max_rows", [None, 3])
-def test_cut_without_padding_keeps_every_sequence_once_and_fills_what_it_can(max_rows: int | None) -> None:
+def test_pack_keeps_every_sequence_once_and_leaves_no_room_for_a_later_one() -> None:
     lengths = np.random.default_rng(0).integers(2, 60, 100)
     lengths[7] = 300  # alone
-    parts = cut(lengths, 120, max_rows, padded=False)
+    parts = pack(lengths, budget=120)
     assert sorted(np.concatenate(parts).tolist()) == list(range(100))
-    assert [7] in [part.tolist() for part in parts]
-    assert all(len(part) == 1 or lengths[part].sum() <= 120 for part in parts)
-    assert all(len(part) <= (max_rows or 100) for part in parts)
-    assert all(sorted(lengths[part], reverse=True) == lengths[part].tolist() for part in parts)
-    if max_rows is None:
-        assert len(parts) <= 1 + math.ceil(11 / 9 * lengths.sum() / 120)
+    assert parts[0].tolist() == [7]
+    sums = [int(lengths[part].sum()) for part in parts]
+    assert max(sums[1:]) <= 120
+    for early, late in combinations(range(len(parts)), 2):
+        assert sums[early] + int(lengths[parts[late]].min()) > 120
 
 
-@pytest.mark.parametrize("padded", [True, False])
-def test_cut_as_drawn_in_its_docstring(padded: bool) -> None:
-    assert [part.tolist() for part in cut(np.array([2, 6, 3, 5]), 12, padded=padded)] == [[1, 3], [2, 0]]
-    assert cut(np.array([2, 6, 3, 5, 1]), 12, padded=False)[0].tolist() == [1, 3, 4]
+def test_cut_and_pack_as_drawn_in_their_docstrings() -> None:
+    assert [part.tolist() for part in cut(np.array([2, 6, 3, 5]), budget=12)] == [[1, 3], [2, 0]]
+    assert [part.tolist() for part in pack(np.array([2, 6, 3, 5, 1]), budget=12)] == [[1, 3, 4], [2, 0]]
+    assert pack(np.array([], np.int64), budget=12) == []
 
 
-def test_averages_made_beforehand_are_those_of_the_first_step(any_model: LanguageModel, compute: Compute) -> None:
+def test_moments_made_beforehand_are_those_of_the_first_step(any_model: LanguageModel, compute: Compute) -> None:
     sequences, settings = encoded(any_model, made_up_conversations(4)), optimization(1)
     trained = []
     for beforehand in (False, True):

@@ -155,47 +155,48 @@ def draw_speaker_ids(num_sequences: int, seed: int, epoch: int, speaker_ids: str
 def cut(
     lengths: NDArray[np.int64], budget: int, max_rows: int | None = None, padded: bool = True
 ) -> list[NDArray[np.int64]]:
-    """Cut sequences into micro-batches of at most `budget` tokens; returns indices into `lengths`, longest first.
+    """Cut sequences into micro-batches of at most `budget` tokens; returns indices into `lengths`.
 
-    Where they will be `padded`, padding counts, and neighbours are alike. For budget 12 and lengths 2 6 3 5:
+    Longest first, so that neighbours are alike. Where they will be `padded`, padding counts. For budget 12 and
+    lengths 2 6 3 5:
 
         6 5 .      3 2 .        two micro-batches of 2 rows: 12 and 6 places, 16 of 18 used
-
-    Where they will not, each goes into the first micro-batch that has room for it:
-
-        6 5        3 2          the same here; a 1 would come after the 5
 
     A sequence longer than the budget is alone in its micro-batch.
     """
     order = np.argsort(-lengths, kind="stable")
-    most = len(order) if max_rows is None else max_rows
-    return _cut_padded(lengths, order, budget, most) if padded else _first_fit(lengths, order, budget, most)
-
-
-def _cut_padded(
-    lengths: NDArray[np.int64], order: NDArray[np.int64], budget: int, max_rows: int
-) -> list[NDArray[np.int64]]:
+    sums = lengths[order].cumsum()
     parts = []
-    while len(order):
-        rows = min(max_rows, max(1, int(budget // lengths[order[0]])))
-        parts.append(order[:rows])
-        order = order[rows:]
+    start = 0
+    while start < len(order):
+        before = sums[start - 1] if start else 0
+        fitting = budget // lengths[order[start]] if padded else np.searchsorted(sums, before + budget, "right") - start
+        rows = max(1, int(fitting))
+        rows = rows if max_rows is None else min(rows, max_rows)
+        parts.append(order[start : start + rows])
+        start += rows
     return parts
 
 
-def _first_fit(
-    lengths: NDArray[np.int64], order: NDArray[np.int64], budget: int, max_rows: int
-) -> list[NDArray[np.int64]]:
-    """Longest first, this takes at most 11/9 of the fewest micro-batches and one more (Johnson et al. 1974)."""
+def pack(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
+    """Pack sequences that will not be padded into few micro-batches of at most `budget` tokens; indices as from `cut`.
+
+    First-fit decreasing: the longest first, each goes into the first micro-batch with room for it. For budget 12 and
+    lengths 2 6 3 5 1:
+
+        6 5 1      3 2
+
+    A sequence longer than the budget is alone in its micro-batch.
+    """
     parts: list[list[int]] = []
-    room = np.empty_like(order)  # left in each of the parts
-    for index in order.tolist():
-        place = int(np.argmax(np.append(room[: len(parts)] >= lengths[index], True)))
+    room = np.full(len(lengths), max(budget, int(lengths.max(initial=0))))  # left in each, also in those to come
+    for index in np.argsort(-lengths, kind="stable").tolist():
+        place = int(np.argmax(room >= lengths[index]))
         if place == len(parts):
             parts.append([])
             room[place] = budget
         parts[place].append(index)
-        room[place] = room[place] - lengths[index] if len(parts[place]) < max_rows else 0
+        room[place] -= lengths[index]
     return [np.array(part) for part in parts]
 
 
@@ -204,11 +205,11 @@ def micro_batches(
     chosen: NDArray[np.int64],
     with_types: NDArray[np.bool_],
     budget: int,
-    max_rows: int | None = None,
     padded: bool = True,
 ) -> list[MicroBatch]:
     """The chosen sequences as micro-batches; `with_types` has one flag for each of them."""
-    parts = cut(sequences.lengths[chosen], budget, max_rows, padded)
+    lengths = sequences.lengths[chosen]
+    parts = cut(lengths, budget) if padded else pack(lengths, budget)
     return [collate(sequences, chosen[part].tolist(), with_types[part]) for part in parts]
 
 
