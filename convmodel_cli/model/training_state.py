@@ -93,7 +93,8 @@ def _load_optimizers(model: LanguageModel, optimizers: Optimizers, path: Path) -
         for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
             own = optimizer.state[parameter]
             for quantity, tensor in states.pop(f"{number}.{names[parameter]}", {}).items():
-                # The tensor is mapped from the file.
-                own[quantity] = own[quantity].copy_(tensor) if quantity in own else tensor.clone()
+                # A copy, for the tensor is mapped from the file.
+                there = own.get(quantity)
+                own[quantity] = tensor.to(parameter.device, copy=True) if there is None else there.copy_(tensor)
     if states:
         raise ValueError(f"{path.name} has {min(states)}, for which there is no parameter")
