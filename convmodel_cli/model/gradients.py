@@ -28,21 +28,21 @@ def add_gradient(weight: Tensor, gradient: Tensor) -> None:
 
 
 def add_parts(weight: Tensor, parts: Iterable[Tensor]) -> None:
-    """Add to its `grad` what comes row by row, some rows in each part."""
+    """Add to its `grad` what comes row by row, some rows in each part, and every row in one."""
     is_first = weight.grad is None
-    total = _memory_for(weight) if weight.grad is None else weight.grad
-    weight.grad = total
+    total = weight.grad = _memory_for(weight) if weight.grad is None else weight.grad
     first_row = 0
     for part in parts:
         rows = total[first_row : first_row + len(part)]
         rows.copy_(part) if is_first else rows.add_(part)
         first_row += len(part)
+    assert first_row == len(total)
 
 
 def clear_gradients(weights: Iterable[Tensor]) -> None:
     """Leave none of them behind but their memory, which the next ones are written to without being set to 0 before.
 
-    Vectors keep theirs, as zeros: it is next to nothing, and what is next to nothing cuts memory into pieces.
+    Vectors keep theirs as zeros: small ones that are freed and made again cut memory into pieces.
     """
     for weight in weights:
         if weight.grad is not None and weight.ndim == 1:
@@ -54,7 +54,8 @@ def clear_gradients(weights: Iterable[Tensor]) -> None:
 
 def _memory_for(weight: Tensor) -> Tensor:
     memory: Tensor | None = _memory.pop(weight, None)
-    return torch.empty_like(weight) if memory is None else memory
+    is_fit = memory is not None and memory.device == weight.device and memory.dtype == weight.dtype
+    return memory if memory is not None and is_fit else torch.empty_like(weight)
 
 
 def working_copy(weight: Tensor, dtype: torch.dtype) -> Tensor:

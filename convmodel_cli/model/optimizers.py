@@ -73,12 +73,12 @@ def _parameter_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.P
     return matrices, vectors, embeddings
 
 
-def make_averages(optimizer: AdamW) -> None:
-    """Make what its first step would make."""
+def allocate_moments(optimizer: AdamW) -> None:
+    """Make the state that its first step would make, by the names that torch gives it."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.requires_grad]
     for weight in weights:
-        averages = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
-        optimizer.state[weight] = {"step": torch.zeros((), device=weight.device), **averages}
+        moments = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[weight] = {"step": torch.zeros((), device=weight.device), **moments}
 
 
 def set_learning_rate(optimizers: Optimizers, step: int, optimization: Optimization) -> float:

@@ -17,9 +17,15 @@ from convmodel_cli.data.batching import MicroBatch, StepPlan, collate, micro_bat
 from convmodel_cli.data.encoding import Sequences
 from convmodel_cli.errors import TrainingError
 from convmodel_cli.model.compute import Compute, evaluating, exact, is_out_of_memory, release_memory
-from convmodel_cli.model.gradients import clear_gradients
+from convmodel_cli.model.gradients import clear_gradients, gradient_of
 from convmodel_cli.model.language_model import LanguageModel, target_losses
-from convmodel_cli.model.optimizers import Optimization, Optimizers, build_optimizers, make_averages, set_learning_rate
+from convmodel_cli.model.optimizers import (
+    Optimization,
+    Optimizers,
+    allocate_moments,
+    build_optimizers,
+    set_learning_rate,
+)
 
 _DROPOUT = 3  # a stream of random numbers of its own, beside those of the order and of the speaker ids
 
@@ -42,7 +48,7 @@ class StepDone:
 
 
 def prepare(model: LanguageModel, optimization: Optimization) -> Optimizers:
-    """Build the optimizers; give weights, gradients and AdamW's averages memory of their own before steps need any.
+    """Build the optimizers; give weights, gradients and AdamW's moments memory of their own before steps need any.
 
     Weights loaded from a file are mapped from it: the first step would copy them page by page, and a write to the
     file would change those not copied yet. What is made among that which a step needs for a while cuts its memory into
@@ -51,12 +57,12 @@ def prepare(model: LanguageModel, optimization: Optimization) -> Optimizers:
     for parameter in model.network.parameters():
         parameter.data = parameter.data.clone()
         if parameter.requires_grad and not model.pads:
-            parameter.grad = torch.zeros_like(parameter)
+            gradient_of(parameter)
     _clear_gradients(model)
     optimizers = build_optimizers(model, optimization)
     for optimizer in optimizers:
         if isinstance(optimizer, AdamW):
-            make_averages(optimizer)
+            allocate_moments(optimizer)
     return optimizers
 
 
@@ -112,7 +118,8 @@ def _accumulate_in_memory(
         try:
             return accumulate_gradients(model, batches, compute), batches, budget
         except _MemoryFull as full:
-            rows, tokens = full.shape
+            rows = len(full.batch.lengths)
+            tokens = full.batch.ids.numel() if model.pads else full.batch.num_tokens
         _clear_gradients(model)
         release_memory(compute.device)
         if rows == 1:
@@ -120,15 +127,15 @@ def _accumulate_in_memory(
                 f"step {plan.number}: out of memory with a single sequence of {tokens} tokens",
                 "lower --max-length, or take a smaller --base",
             )
-        budget = min(budget, rows * tokens) // 2
+        budget = min(budget, tokens) // 2
 
 
 class _MemoryFull(Exception):  # noqa: N818  it never leaves this module
-    """Memory ran out in a micro-batch of this shape (rows, tokens)."""
+    """Memory ran out in this micro-batch."""
 
-    def __init__(self, shape: torch.Size) -> None:
+    def __init__(self, batch: MicroBatch) -> None:
         super().__init__()
-        self.shape = shape
+        self.batch = batch
 
 
 def accumulate_gradients(model: LanguageModel, batches: list[MicroBatch], compute: Compute) -> float:
@@ -146,7 +153,7 @@ def accumulate_gradients(model: LanguageModel, batches: list[MicroBatch], comput
             (losses.sum() / num_targets).backward()
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
-                raise _MemoryFull(batch.ids.shape) from None
+                raise _MemoryFull(batch) from None
             raise
         total += float(exact(losses.detach()).sum())
     return total / num_targets
