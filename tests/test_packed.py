@@ -258,6 +258,7 @@ def test_spans_hold_each_sequence_once_and_have_few_shapes() -> None:
 
 @pytest.mark.parametrize("parameters", [0, 4_000_000, 124_000_000, 3_000_000_000])
 def test_rows_are_filled_up_by_an_eighth_at_the_most(parameters: int) -> None:
+    assert [length_step(1000), length_step(1000, 124_000_000), length_step(5000, 4_000_000)] == [64, 32, 256]
     for count in range(256, 6000, 37):
         step = length_step(count, parameters)
         assert step <= max(16, count // 8) and step & (step - 1) == 0

@@ -42,9 +42,9 @@ def fused_projections(network: nn.Module) -> list[nn.Parameter]:
 def length_step(count: int, parameters: int = 0) -> int:
     """Of what a number of tokens is made a multiple, so that few shapes occur, for a network of so many parameters.
 
-    There are eight between two powers of two, and from 4,096 on all multiples of 256; more where filling up is more
-    work. oneDNN prepares a kernel for every shape of a product that it has not met, which takes longer than a small
-    product.
+    There are eight between two powers of two, and from 4,096 on all multiples of 256; finer ones for a large network,
+    where each token to fill up with is more work. oneDNN prepares a kernel for every shape of a product that it has
+    not met, which takes longer than a small product.
     """
     eighth = 1 << max(0, (count - 1).bit_length() - 4)
     affordable = 1 << max(0, (_AFFORDABLE // max(1, parameters)).bit_length() - 1)
