@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from itertools import combinations, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from convmodel_cli.model.language_model import LanguageModel, target_losses
 from convmodel_cli.model.optimizers import Optimization, build_optimizers
 from convmodel_cli.model.schedule import learning_rate_factor
 from convmodel_cli.model.training import accumulate_gradients, prepare, train
+from convmodel_cli.model.training_state import load_training_state, save_training_state
 from helpers import TINY_POSITIONS, made_up_conversations
 
 LEARNING_RATE = 1e-3
@@ -244,6 +246,25 @@ def test_moments_made_beforehand_are_those_of_the_first_step(any_model: Language
     for state, same in zip(states, same_states, strict=True):
         assert state.keys() == same.keys()
         assert all(torch.equal(state[name], same[name]) for name in state)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_checkpoint_that_is_written_to_leaves_the_resumed_state_as_it_is(
+    tiny: LanguageModel, compute: Compute, tmp_path: Path, optimizer: str
+) -> None:
+    sequences, settings = encoded(tiny, made_up_conversations(4)), optimization(1, optimizer=optimizer)
+    trained, resumed = prepare(tiny, settings), prepare(tiny, settings)
+    list(train(tiny, trained, plan_steps(4, 4, 1, 0, "on"), sequences, settings, compute))
+    save_training_state(tiny, trained, tmp_path)
+    load_training_state(tiny, resumed, tmp_path)
+    for file in tmp_path.iterdir():
+        with file.open("r+b") as written:
+            written.write(bytes(file.stat().st_size))
+    for own, same in zip(trained, resumed, strict=True):
+        assert own.state.keys() == same.state.keys()
+        for weight, state in own.state.items():
+            assert state.keys() == same.state[weight].keys()
+            assert all(torch.equal(state[name], same.state[weight][name]) for name in state)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(tiny: LanguageModel, compute: Compute) -> None:
