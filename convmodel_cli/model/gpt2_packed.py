@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from convmodel_cli.data.batching import MicroBatch
+from convmodel_cli.model.activations import tanh_gelu_
 from convmodel_cli.model.gpt2 import GELU, is_plain_gpt2, length_step
 from convmodel_cli.model.gradients import add_gradient, gradient_of, working_copy
 from convmodel_cli.model.packed_attention import Spans, attend, spans_of
@@ -93,11 +94,13 @@ def _block(block: Any, x: Tensor, spans: Spans, drop: Callable[[Tensor], Tensor]
 
 def _inner(mlp: Any, x: Tensor, approximate: str, dtype: torch.dtype) -> Tensor:
     """The wide layer of an MLP; GPT-2's activation within its product, where no gradient needs what it is made of."""
-    if approximate == "tanh" and x.dtype == torch.bfloat16 and not torch.is_grad_enabled():
-        weight, bias = working_copy(mlp.c_fc.weight, dtype), working_copy(mlp.c_fc.bias, dtype)
-        return linear(x, weight.t(), bias, approximate)
-    output: Tensor = mlp.act(_linear(mlp.c_fc, x, dtype))
-    return output
+    if approximate != "tanh" or x.dtype != torch.bfloat16:
+        output: Tensor = mlp.act(_linear(mlp.c_fc, x, dtype))
+        return output
+    if torch.is_grad_enabled():
+        return tanh_gelu_(_linear(mlp.c_fc, x, dtype))
+    weight, bias = working_copy(mlp.c_fc.weight, dtype), working_copy(mlp.c_fc.bias, dtype)
+    return linear(x, weight.t(), bias, approximate)
 
 
 def _norm(module: Any, x: Tensor) -> Tensor:
