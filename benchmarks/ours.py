@@ -8,7 +8,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import convmodel_cli.model.training
-from convmodel_cli import allocator
 from convmodel_cli.events import Finished, Stepped
 from convmodel_cli.model.language_model import LanguageModel
 from convmodel_cli.model.optimizers import Optimization, Optimizers
@@ -31,11 +30,7 @@ class Watched:
 def watch_fit(
     work: Path, training: TrainingSettings, base: str = "new-tiny", device: str = "cpu", train: str = "train.jsonl"
 ) -> Watched:
-    """Run `fit` on this file and `valid.jsonl` of the folder, without the time that imports take.
-
-    As the command does, the process begins again where glibc has to be told how to hand out memory.
-    """
-    allocator.restart()
+    """Run `fit` on this file and `valid.jsonl` of the folder, without the time that imports take."""
     import torch  # noqa: F401
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401
 

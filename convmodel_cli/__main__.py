@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from convmodel_cli import allocator, collector
+from convmodel_cli import collector
 from convmodel_cli.signals import EXIT_CODES, stop_request
 
 
 def main() -> None:
     """The console script."""
-    if "fit" in sys.argv[1:2]:
-        allocator.restart()
     stop_request.install()  # before anything that takes time
     collector.pause()
 

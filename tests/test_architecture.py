@@ -21,7 +21,6 @@ ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
     "errors": (set(), set(), set()),
     "storage": ({"errors"}, set(), set()),
     "signals": ({"errors"}, set(), set()),
-    "allocator": (set(), set(), set()),
     "collector": (set(), set(), set()),
     "data": ({"errors"}, set(), {"orjson", "numpy"}),
     "model": (
