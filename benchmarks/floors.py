@@ -13,6 +13,7 @@ from measure import Figures
 from torch import Tensor
 from torch.nn import functional
 
+from convmodel_cli.model.activations import tanh_gelu_
 from convmodel_cli.model.gpt2 import GELU
 from convmodel_cli.model.matrices import make_matrix
 
@@ -39,14 +40,13 @@ def kernels(config: Any, tokens: int, length: int, backward: bool) -> Figures:
     queries = drawn(rows, config.n_head, length, width // config.n_head).bfloat16()
     of_logits = min(tokens, _LOGITS // config.vocab_size)
     targets = torch.randint(config.vocab_size, (of_logits,))
-    approximate = GELU[config.activation_function]
 
     def alone(function: Callable[..., Tensor], *inputs: Tensor) -> float:
         return kernel_seconds(function, inputs, backward)
 
     norm = alone(lambda x, w: functional.layer_norm(x, (width,), w, w), x, vector)
     residual = alone(torch.add, x, x.bfloat16())
-    gelu = alone(lambda x: functional.gelu(x, approximate=approximate), drawn(tokens, 4 * width).bfloat16())
+    gelu = alone(activation(config.activation_function, backward), drawn(tokens, 4 * width).bfloat16())
     attention = min(alone(way, queries, queries, queries) for way in (attend_fused, attend_plainly))
     loss = alone(
         lambda x: functional.cross_entropy(x, targets, reduction="none"), drawn(of_logits, config.vocab_size).bfloat16()
@@ -55,6 +55,14 @@ def kernels(config: Any, tokens: int, length: int, backward: bool) -> Figures:
     rest += attention * layers * tokens / (rows * length) + loss * tokens / of_logits
     seconds = tokens / products(config, tokens, "cpu", backward)["tokens_per_second"] + rest
     return {"tokens_per_second": tokens / seconds, "share_of_products": 1 - rest / seconds}
+
+
+def activation(name: str, backward: bool) -> Callable[[Tensor], Tensor]:
+    """torch's kernel, or what is faster where there is a way back."""
+    approximate = GELU[name]
+    if backward and approximate == "tanh":
+        return lambda x: tanh_gelu_(x.clone())
+    return lambda x: functional.gelu(x, approximate=approximate)
 
 
 def optimizing(config: Any, repeats: int = 5) -> tuple[float, float]:

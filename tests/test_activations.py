@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import gelu
+from transformers import GPT2Config
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 
 from convmodel_cli.model import activations
 from convmodel_cli.model.activations import tanh_gelu_
+from convmodel_cli.model.gpt2_packed import _inner
 
 _WIDTH = 96
 _LARGEST_SHARE = 2**-8  # that rounding to bf16 once takes off, or adds
@@ -15,7 +19,7 @@ _LARGEST_SHARE = 2**-8  # that rounding to bf16 once takes off, or adds
 
 def _values() -> Tensor:
     """More rows than are computed at once, and numbers that leave nothing of the activation or all of it."""
-    rows = 2 * activations._VALUES_AT_ONCE // _WIDTH + 5
+    rows = 2 * activations._VALUES_A_THREAD * torch.get_num_threads() // _WIDTH + 5
     values = torch.linspace(-12, 12, rows * _WIDTH).bfloat16()
     values[:4] = torch.tensor([0.0, -3e4, 3e4, 1e-30])
     return values.view(rows, _WIDTH)
@@ -38,5 +42,38 @@ def test_activation_and_its_gradient_are_rounded_alone() -> None:
 
 
 def test_activation_takes_the_place_of_its_input() -> None:
-    values = _values()
-    assert tanh_gelu_(values).data_ptr() == values.data_ptr()
+    values = _values().requires_grad_() + 0
+    output = tanh_gelu_(values)
+    assert output is values and output.data_ptr() == values.data_ptr()
+
+
+@pytest.mark.parametrize("frozen", ["nothing", "layer", "all"])
+def test_wide_layer_and_its_gradients_are_close_to_exact_ones(frozen: str) -> None:
+    torch.manual_seed(0)
+    mlp = GPT2MLP(64, GPT2Config(n_embd=16))
+    nn.init.normal_(mlp.c_fc.weight)
+    nn.init.normal_(mlp.c_fc.bias)
+    mlp.requires_grad_(frozen == "nothing")
+    x = torch.randn(40, 16).bfloat16().requires_grad_(frozen != "all")
+    output = _inner(mlp, x, "tanh", torch.bfloat16)
+
+    weight, bias, seen = (
+        tensor.detach().bfloat16().double().requires_grad_() for tensor in (mlp.c_fc.weight, mlp.c_fc.bias, x)
+    )
+    expected = gelu(seen @ weight + bias, approximate="tanh")
+    assert _distance(output, expected) < 0.01
+    if frozen == "all":
+        assert not output.requires_grad
+        return
+    grad = torch.randn(40, 64).bfloat16()
+    output.backward(grad)
+    expected.backward(grad.double())
+    assert _distance(x.grad, seen.grad) < 0.01
+    if frozen == "nothing":
+        assert _distance(mlp.c_fc.weight.grad, weight.grad) < 0.01
+        assert _distance(mlp.c_fc.bias.grad, bias.grad) < 0.01
+
+
+def _distance(found: Tensor | None, expected: Tensor | None) -> float:
+    assert found is not None and expected is not None
+    return float((found.detach().double() - expected.detach()).norm() / expected.detach().norm())

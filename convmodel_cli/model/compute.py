@@ -68,7 +68,7 @@ def set_up(settings: ComputeSettings, for_training: bool, deterministic: bool = 
         _make_deterministic()
     _keep_kernels()
     _keep_freed_memory()
-    torch.set_flush_denormal(True)  # the tanh in GPT-2's activation meets such numbers, and takes five times as long
+    torch.set_flush_denormal(True)  # torch's activation of GPT-2 meets such numbers, and takes five times as long
     _quiet_libraries()
     device = torch.device(_device(settings.device))
     if settings.threads is not None:

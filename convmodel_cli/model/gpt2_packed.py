@@ -94,13 +94,13 @@ def _block(block: Any, x: Tensor, spans: Spans, drop: Callable[[Tensor], Tensor]
 
 def _inner(mlp: Any, x: Tensor, approximate: str, dtype: torch.dtype) -> Tensor:
     """The wide layer of an MLP; GPT-2's activation within its product, where no gradient needs what it is made of."""
-    if approximate != "tanh" or x.dtype != torch.bfloat16:
-        output: Tensor = mlp.act(_linear(mlp.c_fc, x, dtype))
-        return output
-    if torch.is_grad_enabled():
-        return tanh_gelu_(_linear(mlp.c_fc, x, dtype))
-    weight, bias = working_copy(mlp.c_fc.weight, dtype), working_copy(mlp.c_fc.bias, dtype)
-    return linear(x, weight.t(), bias, approximate)
+    is_gpt2s = approximate == "tanh" and x.dtype == torch.bfloat16
+    if is_gpt2s and not torch.is_grad_enabled():
+        weight, bias = working_copy(mlp.c_fc.weight, dtype), working_copy(mlp.c_fc.bias, dtype)
+        return linear(x, weight.t(), bias, approximate)
+    wide = _linear(mlp.c_fc, x, dtype)
+    output: Tensor = tanh_gelu_(wide) if is_gpt2s and wide.requires_grad else mlp.act(wide)
+    return output
 
 
 def _norm(module: Any, x: Tensor) -> Tensor:
