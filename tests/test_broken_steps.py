@@ -216,7 +216,7 @@ def test_out_of_memory_after_a_part_of_the_step_forgets_the_gradients_of_that_pa
 ) -> None:
     sequences, first, second = twelve_conversations(any_model)
     budget = int(sequences.lengths.sum()) // 2
-    parts = micro_batches(sequences, first.sequences, first.with_types, budget, padded=any_model.pads)
+    parts = micro_batches(sequences, first.sequences, first.with_types, budget, any_model.row_length)
     assert len(parts) > 1
     loss, expected = gradients_of(any_model, parts, compute)
     tried = run_out_of_memory(monkeypatch, 12, ERRORS[0], fails=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as List
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convmodel_cli.data.encoding import Sequences, Tokens
+from convmodel_cli.data.packing import cut, pack
 
 _ORDER, _SPEAKERS = 1, 2  # separate streams of random numbers for one seed and epoch
 
@@ -152,64 +153,19 @@ def draw_speaker_ids(num_sequences: int, seed: int, epoch: int, speaker_ids: str
     return np.full(num_sequences, speaker_ids == "on")
 
 
-def cut(
-    lengths: NDArray[np.int64], budget: int, max_rows: int | None = None, padded: bool = True
-) -> list[NDArray[np.int64]]:
-    """Cut sequences into micro-batches of at most `budget` tokens; returns indices into `lengths`.
-
-    Longest first, so that neighbours are alike. Where they will be `padded`, padding counts. For budget 12 and
-    lengths 2 6 3 5:
-
-        6 5 .      3 2 .        two micro-batches of 2 rows: 12 and 6 places, 16 of 18 used
-
-    A sequence longer than the budget is alone in its micro-batch.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    sums = lengths[order].cumsum()
-    parts = []
-    start = 0
-    while start < len(order):
-        before = sums[start - 1] if start else 0
-        fitting = budget // lengths[order[start]] if padded else np.searchsorted(sums, before + budget, "right") - start
-        rows = max(1, int(fitting))
-        rows = rows if max_rows is None else min(rows, max_rows)
-        parts.append(order[start : start + rows])
-        start += rows
-    return parts
-
-
-def pack(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
-    """Pack sequences that will not be padded into few micro-batches of at most `budget` tokens; indices as from `cut`.
-
-    First-fit decreasing: the longest first, each goes into the first micro-batch with room for it. For budget 12 and
-    lengths 2 6 3 5 1:
-
-        6 5 1      3 2
-
-    A sequence longer than the budget is alone in its micro-batch.
-    """
-    parts: list[list[int]] = []
-    room = np.full(len(lengths), max(budget, int(lengths.max(initial=0))))  # left in each, also in those to come
-    for index in np.argsort(-lengths, kind="stable").tolist():
-        place = int(np.argmax(room >= lengths[index]))
-        if place == len(parts):
-            parts.append([])
-            room[place] = budget
-        parts[place].append(index)
-        room[place] -= lengths[index]
-    return [np.array(part) for part in parts]
-
-
 def micro_batches(
     sequences: Sequences,
     chosen: NDArray[np.int64],
     with_types: NDArray[np.bool_],
     budget: int,
-    padded: bool = True,
+    row_length: Callable[[int], int] | None = None,
 ) -> list[MicroBatch]:
-    """The chosen sequences as micro-batches; `with_types` has one flag for each of them."""
+    """The chosen sequences as micro-batches; `with_types` has one flag for each of them.
+
+    They are padded, or stand in a row without padding whose length for so many tokens is `row_length`.
+    """
     lengths = sequences.lengths[chosen]
-    parts = cut(lengths, budget) if padded else pack(lengths, budget)
+    parts = cut(lengths, budget) if row_length is None else pack(lengths, budget, row_length)
     return [collate(sequences, chosen[part].tolist(), with_types[part]) for part in parts]
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convmodel_cli.data.batching import MicroBatch, collate, cut
+from convmodel_cli.data.batching import MicroBatch, collate
 from convmodel_cli.data.encoding import Sequences
+from convmodel_cli.data.packing import cut
 from convmodel_cli.errors import TrainingError
 from convmodel_cli.model.compute import Compute, evaluating, exact, is_out_of_memory, release_memory
 from convmodel_cli.model.language_model import LanguageModel, target_losses

@@ -33,6 +33,12 @@ def packs(network: PreTrainedModel) -> bool:
     return network.device.type == "cpu" and is_plain_gpt2(network)
 
 
+def row_length(network: PreTrainedModel) -> Callable[[int], int]:
+    """The length of a row with so many tokens, see `length_step`."""
+    parameters = network.num_parameters()
+    return lambda tokens: tokens + _filler(tokens, parameters)
+
+
 def packed_losses(network: Any, batch: MicroBatch, dtype: torch.dtype) -> Tensor:
     """Negative log-likelihood of each target in nats, of shape (targets,), fp32; matrix products are of `dtype`.
 
@@ -57,7 +63,11 @@ def _places(batch: MicroBatch, parameters: int) -> tuple[Tensor, Tensor]:
 
 def _fill(values: Tensor, parameters: int) -> Tensor:
     """Append zeros up to the next of the few lengths in use for a network of so many parameters."""
-    return nn.functional.pad(values, (0, -len(values) % length_step(len(values), parameters)))
+    return nn.functional.pad(values, (0, _filler(len(values), parameters)))
+
+
+def _filler(tokens: int, parameters: int) -> int:
+    return -tokens % length_step(tokens, parameters)
 
 
 def _last_hidden(network: Any, batch: MicroBatch, places: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from convmodel_cli.data.batching import MicroBatch
 from convmodel_cli.data.vocabulary import TextEncoder, Vocabulary
 from convmodel_cli.model.attention import use_fast_attention
 from convmodel_cli.model.gpt2_decoding import Gpt2
-from convmodel_cli.model.gpt2_packed import packed_losses, packs
+from convmodel_cli.model.gpt2_packed import packed_losses, packs, row_length
 
 # These add the embedding of the token type to that of the token, and nothing but a linear head follows the last layer.
 _ADDS_TYPE_EMBEDDINGS = frozenset({"gpt2", "gpt_neo", "gptj", "codegen"})
@@ -102,6 +103,11 @@ class LanguageModel:
     def pads(self) -> bool:
         """Whether the sequences of a micro-batch are computed as rows of one length."""
         return not packs(self.network)
+
+    @property
+    def row_length(self) -> Callable[[int], int] | None:
+        """The length of the row in which so many tokens of a micro-batch stand, if it is not padded."""
+        return None if self.pads else row_length(self.network)
 
     @property
     def embedding(self) -> nn.Embedding:

@@ -114,7 +114,7 @@ def _accumulate_in_memory(
     """
     while True:
         _seed_dropout(compute.seed, plan.number)
-        batches = micro_batches(sequences, plan.sequences, plan.with_types, budget, padded=model.pads)
+        batches = micro_batches(sequences, plan.sequences, plan.with_types, budget, model.row_length)
         try:
             return accumulate_gradients(model, batches, compute), batches, budget
         except _MemoryFull as full:

@@ -176,7 +176,7 @@ def _first_loss(model: LanguageModel, plan: RunPlan, compute: Compute) -> float:
     from convmodel_cli.model.evaluation import evaluate, final_score
 
     first = next(plan_steps(len(plan.train), plan.batch_size, 1, plan.seed, plan.speaker_ids))
-    batches = micro_batches(plan.train, first.sequences, first.with_types, plan.evaluation_tokens, padded=model.pads)
+    batches = micro_batches(plan.train, first.sequences, first.with_types, plan.evaluation_tokens, model.row_length)
     return final_score(evaluate(model, batches, compute)).loss
 
 
