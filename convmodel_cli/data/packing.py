@@ -39,14 +39,16 @@ def cut(
 def pack(lengths: NDArray[np.int64], budget: int, row_length: Callable[[int], int] = int) -> list[NDArray[np.int64]]:
     """Pack sequences that will not be padded into few micro-batches of at most `budget` tokens; indices as from `cut`.
 
-    First-fit decreasing: the longest first, each goes into the first micro-batch with room for it. For budget 12 and
-    lengths 2 6 3 5 1:
+    Each in turn goes into the first micro-batch with room for it, the longest first. For budget 15 and lengths
+    4 7 4 6 4 5:
 
-        6 5 1      3 2
+        7 6 .      5 4 4      4        longest first
+        7 4 4      6 5 4               what is found
 
-    Where it takes several, some other orders are tried, always the same. The fewest micro-batches are taken, and of
-    as few those that are the shortest rows together: `row_length` is the tokens of a row with what fills it up. A
-    sequence longer than the budget is alone in its micro-batch.
+    Where these are several, some other orders are tried, always the same. The fewest micro-batches are taken, of as few
+    those that are the shortest rows together, and of these those whose longest has the fewest tokens and so needs the
+    least memory. `row_length` is the tokens of a row with what fills it up. A sequence longer than the budget is alone
+    in its micro-batch.
     """
     sizes = lengths.tolist()
     packings = [_first_fit(np.argsort(-lengths, kind="stable").tolist(), sizes, budget)]
@@ -54,8 +56,12 @@ def pack(lengths: NDArray[np.int64], budget: int, row_length: Callable[[int], in
         random = np.random.default_rng(0)
         orders = (random.permutation(len(sizes)).tolist() for _ in range(_TRIES // len(sizes)))
         packings += (_first_fit(order, sizes, budget) for order in orders)
-    best = min(packings, key=lambda parts: (len(parts), sum(row_length(sum(sizes[i] for i in part)) for part in parts)))
-    return [np.array(part) for part in best]
+
+    def cost(parts: list[list[int]]) -> tuple[int, int, int]:
+        tokens = [sum(sizes[index] for index in part) for part in parts]
+        return len(parts), sum(map(row_length, tokens)), max(tokens, default=0)
+
+    return [np.array(sorted(part, key=lambda index: -sizes[index])) for part in min(packings, key=cost)]
 
 
 def _first_fit(order: list[int], sizes: list[int], budget: int) -> list[list[int]]:
