@@ -221,6 +221,10 @@ def test_pack_keeps_every_sequence_once_and_the_budget() -> None:
     assert [7] in [part.tolist() for part in parts]
     assert all(lengths[part].sum() <= 120 for part in parts if part.tolist() != [7])
     assert len(parts) == 1 + -(-(lengths.sum() - 300) // 120)  # no fewer could hold them
+    again = pack(lengths, budget=120)
+    assert [part.tolist() for part in again] == [part.tolist() for part in parts]
+    many = np.tile(lengths, 11)  # more than are tried in other orders
+    assert sorted(np.concatenate(pack(many, budget=120)).tolist()) == list(range(1100))
 
 
 def test_pack_takes_shorter_rows_or_else_a_shorter_longest_one() -> None:

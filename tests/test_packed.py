@@ -16,11 +16,12 @@ from convmodel_cli.data.batching import MicroBatch, pad
 from convmodel_cli.data.encoding import Tokens
 from convmodel_cli.model import gpt2_packed, packed_attention
 from convmodel_cli.model.gpt2 import length_step
-from convmodel_cli.model.gpt2_packed import packed_losses, packs
+from convmodel_cli.model.gpt2_packed import packed_losses, packs, row_length
 from convmodel_cli.model.gradients import clear_gradients, working_copy
 from convmodel_cli.model.language_model import prepare_network
 from convmodel_cli.model.packed_attention import spans_of
 from convmodel_cli.model.packed_head import head_losses
+from convmodel_cli.model.products import multiply
 
 VOCABULARY = 61
 
@@ -88,6 +89,19 @@ def test_losses_and_gradients_are_those_of_transformers(changes: str, batch: str
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=2e-3, atol=2e-4, msg=name)
+
+
+@pytest.mark.parametrize("lengths", [[9], [600, 2, 33], [31] * 9])
+def test_a_row_is_as_long_as_is_said_of_it(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    network, rows = make_network(), set()
+
+    def watched(x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        rows.add(len(x))
+        return multiply(x, *rest)
+
+    monkeypatch.setattr(gpt2_packed, "multiply", watched)
+    packed_losses(network, make_batch(lengths, [False] * len(lengths)), torch.float32)
+    assert rows == {row_length(network)(sum(lengths))}
 
 
 def test_gradients_add_up() -> None:

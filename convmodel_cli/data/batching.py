@@ -162,7 +162,7 @@ def micro_batches(
 ) -> list[MicroBatch]:
     """The chosen sequences as micro-batches; `with_types` has one flag for each of them.
 
-    They are padded, or stand in a row without padding whose length for so many tokens is `row_length`.
+    They stand in a row without padding, whose length for so many tokens is `row_length`; they are padded if it is None.
     """
     lengths = sequences.lengths[chosen]
     parts = cut(lengths, budget) if row_length is None else pack(lengths, budget, row_length)
