@@ -118,7 +118,7 @@ class TrainingSettings:
     )
     micro_batch_tokens: int | None = knob(
         None,
-        "Tokens per forward pass, with any padding; the result does not depend on it.",
+        "Tokens per forward pass, with any padding; without dropout a step depends on it by rounding alone.",
         at_least=1,
         shown_default="by machine",
     )
