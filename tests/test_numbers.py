@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +213,7 @@ def test_cut_keeps_every_sequence_once_and_the_budget() -> None:
         assert len(part) == 1 or len(part) * lengths[part].max() <= 120
 
 
-def test_pack_keeps_every_sequence_once_and_the_budget() -> None:
+def test_pack_keeps_every_sequence_once_and_leaves_no_room_for_a_later_one() -> None:
     lengths = np.random.default_rng(0).integers(2, 60, 100)
     lengths[7] = 300  # alone
     parts = pack(lengths, budget=120)
@@ -221,6 +221,9 @@ def test_pack_keeps_every_sequence_once_and_the_budget() -> None:
     assert [7] in [part.tolist() for part in parts]
     assert all(lengths[part].sum() <= 120 for part in parts if part.tolist() != [7])
     assert len(parts) == 1 + -(-(lengths.sum() - 300) // 120)  # no fewer could hold them
+    sums = [int(lengths[part].sum()) for part in parts]
+    for early, late in combinations(range(len(parts)), 2):
+        assert sums[early] + int(lengths[parts[late]].min()) > 120
     again = pack(lengths, budget=120)
     assert [part.tolist() for part in again] == [part.tolist() for part in parts]
     many = np.tile(lengths, 11)  # more than are tried in other orders
