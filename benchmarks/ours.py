@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import convmodel_cli.model.training
 from convmodel_cli.events import Finished, Stepped
+from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.language_model import LanguageModel
 from convmodel_cli.model.optimizers import Optimization, Optimizers
 from convmodel_cli.settings import ComputeSettings, RunSettings, TrainingSettings
@@ -39,10 +40,10 @@ def watch_fit(
     finished, step_seconds = None, 0.0
     prepare = convmodel_cli.model.training.prepare
 
-    def timed(model: LanguageModel, optimization: Optimization) -> Optimizers:
+    def timed(model: LanguageModel, optimization: Optimization, compute: Compute) -> Optimizers:
         nonlocal step_seconds
         begun = time.perf_counter()
-        optimizers = prepare(model, optimization)
+        optimizers = prepare(model, optimization, compute)
         step_seconds += time.perf_counter() - begun
         return optimizers
 

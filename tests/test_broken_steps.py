@@ -241,7 +241,7 @@ def steps_of(
     model: LanguageModel, plans: list[StepPlan], sequences: Sequences, budget: int, compute: Compute
 ) -> Iterator[StepDone]:
     optimization = Optimization("adamw", 1e-3, "constant", 0.0, 0.0, 0.0, 2, budget)
-    return train(model, build_optimizers(model, optimization), plans, sequences, optimization, compute)
+    return train(model, build_optimizers(model, optimization, compute), plans, sequences, optimization, compute)
 
 
 def gradients_of(
@@ -294,7 +294,7 @@ def test_a_long_sequence_that_does_not_fit_beside_short_ones_that_do_ends_the_ru
         return target_losses(model, batch)
 
     monkeypatch.setattr(training, "target_losses", losses)
-    optimizers = build_optimizers(tiny, optimization)
+    optimizers = build_optimizers(tiny, optimization, compute)
     with pytest.raises(TrainingError, match="out of memory with a single sequence"):
         next(train(tiny, optimizers, plan_steps(9, 9, 1, 0, "on"), sequences, optimization, compute))
     assert len(tried) < 10
@@ -333,7 +333,7 @@ def one_step(model: LanguageModel, compute: Compute) -> None:
     """Train on four conversations, in one micro-batch if that is possible."""
     sequences = encode_conversations(made_up_conversations(4), model.vocabulary, TINY_POSITIONS, "all")
     optimization = Optimization("adamw", 1e-3, "constant", 0.0, 0.0, 0.0, 1, 100_000)
-    optimizers = build_optimizers(model, optimization)
+    optimizers = build_optimizers(model, optimization, compute)
     next(train(model, optimizers, plan_steps(4, 4, 1, 0, "on"), sequences, optimization, compute))
 
 

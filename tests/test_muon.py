@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Muon, Optimizer
 
+from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.language_model import LanguageModel
 from convmodel_cli.model.muon import GroupedMuon
 from convmodel_cli.model.optimizers import Optimization, build_optimizers
@@ -66,8 +67,10 @@ def test_matrices_side_by_side_are_updated_one_by_one() -> None:
     torch.testing.assert_close(fused.detach(), expected, rtol=0, atol=2e-3 * float(expected.abs().max()))
 
 
-def test_queries_keys_and_values_of_gpt2_are_three_matrices_and_nothing_else_is(tiny: LanguageModel) -> None:
-    muon, _ = build_optimizers(tiny, Optimization("muon", 0.01, "linear", 0.1, 0.0, 1.0, 9, 512))
+def test_queries_keys_and_values_of_gpt2_are_three_matrices_and_nothing_else_is(
+    tiny: LanguageModel, compute: Compute
+) -> None:
+    muon, _ = build_optimizers(tiny, Optimization("muon", 0.01, "linear", 0.1, 0.0, 1.0, 9, 512), compute)
     parts = {weight: group.get("parts", 1) for group in muon.param_groups for weight in group["params"]}
     names = {name: parts[weight] for name, weight in tiny.network.named_parameters() if weight in parts}
     assert len(names) == len(parts) > 3

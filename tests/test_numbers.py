@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def test_a_step_does_not_depend_on_how_it_is_cut(
         ]
         loss = accumulate_gradients(model, batches, compute)
         gradient = gradients(model)
-        [optimizer] = build_optimizers(model, optimization(1))
+        [optimizer] = build_optimizers(model, optimization(1), compute)
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE
         optimizer.step()
@@ -96,6 +97,21 @@ def test_a_step_does_not_depend_on_how_it_is_cut(
     for name, expected in whole_gradient.items():
         assert torch.allclose(gradient[name], expected, atol=1e-6), name
         assert torch.allclose(weights[name], whole_weights[name], atol=0.01 * LEARNING_RATE), name
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_losses_of_a_run_do_not_depend_on_how_steps_are_cut(
+    tiny: LanguageModel, compute: Compute, optimizer: str
+) -> None:
+    sequences, plans = encoded(tiny, made_up_conversations(12)), list(plan_steps(12, 4, 3, 0, "on"))
+
+    def losses(budget: int) -> list[float]:
+        model = LanguageModel(copy.deepcopy(tiny.network), tiny.tokenizer, tiny.sep_id)
+        settings = replace(optimization(len(plans), budget, optimizer), learning_rate=1e-2)
+        optimizers = build_optimizers(model, settings, compute)
+        return [done.loss for done in train(model, optimizers, plans, sequences, settings, compute)]
+
+    assert losses(40) == pytest.approx(losses(10_000), abs=1e-5)
 
 
 def test_thirteen_conversations_three_epochs_equal_a_float64_reference(
@@ -118,7 +134,9 @@ def test_thirteen_conversations_three_epochs_equal_a_float64_reference(
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.95)
     )
-    done = list(train(any_model, build_optimizers(any_model, settings), iter(plans), sequences, settings, compute))
+    done = list(
+        train(any_model, build_optimizers(any_model, settings, compute), iter(plans), sequences, settings, compute)
+    )
     for plan, ours in zip(plans, done, strict=True):
         total = torch.zeros((), dtype=torch.float64)
         count = 0
@@ -170,7 +188,9 @@ def test_first_training_loss_equals_evaluation_of_the_same_sequences(
     settings = optimization(1)
     plans = plan_steps(8, 8, 1, seed=0, speaker_ids="on")
     evaluated = final_score(evaluate(any_model, evaluation_batches(sequences, True, 500), compute)).loss
-    [first] = list(train(any_model, build_optimizers(any_model, settings), plans, sequences, settings, compute))
+    [first] = list(
+        train(any_model, build_optimizers(any_model, settings, compute), plans, sequences, settings, compute)
+    )
     assert first.loss == pytest.approx(evaluated, rel=1e-6)
 
 
@@ -249,7 +269,7 @@ def test_moments_made_beforehand_are_those_of_the_first_step(any_model: Language
     trained = []
     for beforehand in (False, True):
         model = LanguageModel(copy.deepcopy(any_model.network), any_model.tokenizer, any_model.sep_id)
-        optimizers = prepare(model, settings) if beforehand else build_optimizers(model, settings)
+        optimizers = prepare(model, settings, compute) if beforehand else build_optimizers(model, settings, compute)
         if beforehand:
             assert all(not state["exp_avg"].any() for state in optimizers[0].state.values())
         list(train(model, optimizers, plan_steps(4, 4, 1, 0, "on"), sequences, settings, compute))
@@ -267,7 +287,7 @@ def test_a_checkpoint_that_is_written_to_leaves_the_resumed_state_as_it_is(
     tiny: LanguageModel, compute: Compute, tmp_path: Path, optimizer: str
 ) -> None:
     sequences, settings = encoded(tiny, made_up_conversations(4)), optimization(1, optimizer=optimizer)
-    trained, resumed = prepare(tiny, settings), prepare(tiny, settings)
+    trained, resumed = prepare(tiny, settings, compute), prepare(tiny, settings, compute)
     list(train(tiny, trained, plan_steps(4, 4, 1, 0, "on"), sequences, settings, compute))
     save_training_state(tiny, trained, tmp_path)
     load_training_state(tiny, resumed, tmp_path)
@@ -284,7 +304,9 @@ def test_a_checkpoint_that_is_written_to_leaves_the_resumed_state_as_it_is(
 def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(tiny: LanguageModel, compute: Compute) -> None:
     sequences = encoded(tiny, made_up_conversations(8))
     settings = optimization(4)
-    steps = train(tiny, build_optimizers(tiny, settings), plan_steps(8, 2, 1, 0, "on"), sequences, settings, compute)
+    steps = train(
+        tiny, build_optimizers(tiny, settings, compute), plan_steps(8, 2, 1, 0, "on"), sequences, settings, compute
+    )
     next(steps)
     transformer: Any = tiny.network.transformer
     with torch.no_grad():
@@ -319,8 +341,8 @@ def test_a_perplexity_too_large_for_a_number_is_infinite() -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_every_parameter_is_trained_by_exactly_one_optimizer(tiny: LanguageModel, name: str) -> None:
-    optimizers = build_optimizers(tiny, optimization(1, optimizer=name))
+def test_every_parameter_is_trained_by_exactly_one_optimizer(tiny: LanguageModel, compute: Compute, name: str) -> None:
+    optimizers = build_optimizers(tiny, optimization(1, optimizer=name), compute)
     trained = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     assert sorted(trained) == sorted(id(parameter) for parameter in tiny.network.parameters())
 

@@ -43,6 +43,11 @@ class Compute:
     seed: int
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What training multiplies matrices in."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    @property
     def processor(self) -> str:
         """What computes, as far as the last bits of a result depend on it."""
         if self.device.type == "cuda":
@@ -53,9 +58,9 @@ class Compute:
 
     def forward(self) -> AbstractContextManager[object]:
         """The context of a forward pass: lower precision for matrix products, fp32 for the rest."""
-        if self.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
 
 
 def set_up(settings: ComputeSettings, for_training: bool, deterministic: bool = False) -> Compute:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from convmodel_cli.model.compute import Compute
 from convmodel_cli.model.gpt2 import fused_projections
 from convmodel_cli.model.language_model import LanguageModel
 from convmodel_cli.model.muon import GroupedMuon
@@ -34,7 +35,7 @@ class Optimization:
     micro_batch_tokens: int
 
 
-def build_optimizers(model: LanguageModel, optimization: Optimization) -> Optimizers:
+def build_optimizers(model: LanguageModel, optimization: Optimization, compute: Compute) -> Optimizers:
     """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest.
 
     Only matrices decay. Each parameter group has its `share` of the learning rate.
@@ -53,7 +54,7 @@ def build_optimizers(model: LanguageModel, optimization: Optimization) -> Optimi
             {"params": [weight for weight in matrices if weight not in fused], **shared},
             {"params": [weight for weight in matrices if weight in fused], "parts": 3, **shared},
         ]
-        optimizers.append(GroupedMuon(of_muon, momentum=_MOMENTUM, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(GroupedMuon(of_muon, compute.dtype, momentum=_MOMENTUM, adjust_lr_fn="match_rms_adamw"))
     else:
         groups.append({"params": matrices, "weight_decay": optimization.weight_decay})
     optimizers.append(AdamW(groups, betas=(0.9, 0.95), fused=True))

@@ -47,7 +47,7 @@ class StepDone:
     seconds: float
 
 
-def prepare(model: LanguageModel, optimization: Optimization) -> Optimizers:
+def prepare(model: LanguageModel, optimization: Optimization, compute: Compute) -> Optimizers:
     """Build the optimizers; give weights, gradients and AdamW's moments memory of their own before steps need any.
 
     Weights loaded from a file are mapped from it: the first step would copy them page by page, and a write to the
@@ -59,7 +59,7 @@ def prepare(model: LanguageModel, optimization: Optimization) -> Optimizers:
         if parameter.requires_grad and not model.pads:
             gradient_of(parameter)
     _clear_gradients(model)
-    optimizers = build_optimizers(model, optimization)
+    optimizers = build_optimizers(model, optimization, compute)
     for optimizer in optimizers:
         if isinstance(optimizer, AdamW):
             allocate_moments(optimizer)

@@ -65,7 +65,7 @@ def _memory(model: LanguageModel, plan: RunPlan, compute: Compute) -> int:
     from convmodel_cli.model.optimizers import build_optimizers
     from convmodel_cli.model.training_state import training_state_bytes
 
-    state = training_state_bytes(model, build_optimizers(model, plan.optimization))  # weights and optimizers
+    state = training_state_bytes(model, build_optimizers(model, plan.optimization, compute))  # weights and optimizers
     gradients = 4 * model.num_parameters
     longest = int(plan.train.lengths.max())
     rows = max(1, min(plan.batch_size, plan.optimization.micro_batch_tokens // longest))

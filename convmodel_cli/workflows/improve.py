@@ -39,7 +39,7 @@ def prepare_training(model: LanguageModel, plan: RunPlan, compute: Compute) -> O
 
     model.move_to(compute.device)
     set_dropout(model.network, plan.dropout)
-    return prepare(model, plan.optimization)
+    return prepare(model, plan.optimization, compute)
 
 
 def improve(
