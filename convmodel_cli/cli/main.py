@@ -64,8 +64,20 @@ def _flush() -> None:
 def _from_typer(error: Any) -> UsageError:
     context = error.ctx
     command = context.command_path if context is not None else "convmodel"
-    message = error.format_message()
+    message = _what_was_expected(error) or error.format_message().replace("Value error, ", "")
     return UsageError(message, _FP16 if "fp16" in message else f"see: {command} --help")
+
+
+def _what_was_expected(error: Any) -> str | None:
+    """Of a value that newer versions of typer have pydantic read, whose message leaves out what was given."""
+    reason: Any = error.__cause__
+    if not isinstance(error, typer.BadParameter) or not hasattr(reason, "errors"):
+        return None
+    [first, *_] = reason.errors()
+    kind, _, expected = first["msg"].partition("Input should be ")
+    if kind or error.param is None:
+        return None
+    return f"{max(error.param.opts, key=len)}: expected {expected.partition(', unable')[0]}, got {first['input']!r}"
 
 
 def _fail(error: ConvmodelError, arguments: list[str]) -> int:
