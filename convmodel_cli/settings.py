@@ -122,7 +122,7 @@ class TrainingSettings:
         at_least=1,
         shown_default="by machine",
     )
-    learning_rate: float | None = knob(None, "Peak learning rate.", above=0, shown_default="by base")
+    learning_rate: float | None = knob(None, "Peak learning rate.", above=0, shown_default="by base and optimizer")
     optimizer: Literal["auto", "adamw", "muon"] = knob(
         "auto", "auto: muon for new models (AdamW for embeddings and vectors), adamw for pretrained ones."
     )

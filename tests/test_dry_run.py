@@ -136,3 +136,15 @@ def test_every_sequence_is_in_one_bin(lengths: list[int]) -> None:
     assert bins[-1][1] == max(lengths) and bins[0][0] == 1
     assert all(low <= high for low, high, _ in bins) and len(bins) <= 8
     assert all(before[1] + 1 == after[0] for before, after in pairwise(bins))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [([], 2e-2), (["--optimizer", "adamw"], 3e-3), (["--optimizer", "adamw", "--learning-rate", "0.01"], 1e-2)],
+)
+def test_adamw_alone_has_a_smaller_rate_than_beside_muon(
+    convmodel: Convmodel, tmp_path: Path, options: list[str], expected: float
+) -> None:
+    data = write_conversations(tmp_path / "train.jsonl", made_up_conversations(20))
+    outcome = convmodel("fit", data, "--base", "new-tiny", "--vocab-size", "300", *options, "--dry-run", "--json")
+    assert json.loads(outcome.out)["run"]["learning_rate"] == pytest.approx(expected)

@@ -193,9 +193,10 @@ def _optimization(
     from convmodel_cli.model.optimizers import Optimization
 
     recipe = recipe_for(base)
+    optimizer = recipe.optimizer if settings.optimizer == "auto" else settings.optimizer
     return Optimization(
-        optimizer=recipe.optimizer if settings.optimizer == "auto" else settings.optimizer,
-        learning_rate=settings.learning_rate or recipe.learning_rate,
+        optimizer=optimizer,
+        learning_rate=settings.learning_rate or recipe.learning_rate_with(optimizer),
         schedule=settings.schedule,
         warmup=settings.warmup,
         weight_decay=settings.weight_decay,

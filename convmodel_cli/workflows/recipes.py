@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+# Of the rate that embeddings have beside Muon, for AdamW alone. Measured with new-tiny, see benchmarks/NOTES.md.
+_SHARE_OF_ADAMW_ALONE = 0.15
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -22,6 +25,10 @@ class Recipe:
     step_tokens: int | None = None
     most_step_tokens: int = 0
     fewest_steps: int = 0
+
+    def learning_rate_with(self, optimizer: str) -> float:
+        alone = self.optimizer == "muon" and optimizer == "adamw"
+        return self.learning_rate * (_SHARE_OF_ADAMW_ALONE if alone else 1)
 
 
 RECIPES = {
