@@ -68,10 +68,10 @@ def test_help_lists_every_setting_of_a_command(
     [
         (["fit", "--epochs", "0"], "--epochs: expected at least 1, got 0"),
         (["fit", "--learning-rate", "-1"], "--learning-rate: expected a number above 0, got -1.0"),
-        (["fit", "--batch-size", "1.5"], "'1.5'"),
+        (["fit", "--batch-size", "1.5"], "--batch-size: expected a whole number, got 1.5"),
         (["fit", "--batch-size"], "'--batch-size' requires an argument"),
-        (["fit", "--learning-rate", "high"], "'high'"),
-        (["fit", "--schedule", "steep"], "'steep' is not one of 'cosine', 'linear', 'constant'"),
+        (["fit", "--learning-rate", "high"], "--learning-rate: expected a number, got high"),
+        (["fit", "--schedule", "steep"], "--schedule: 'steep' is not one of 'cosine', 'linear', 'constant'"),
         (["fit", "--warmup", "2"], "--warmup: expected at most 1, got 2.0"),
         (["fit", "--max-time", "soon"], "--max-time: expected a time like 90s, 10m or 1h30m, got 'soon'"),
         (["fit", "--split", "80/30/10"], "--split: expected three percentages that sum to 100"),

@@ -64,20 +64,23 @@ def _flush() -> None:
 def _from_typer(error: Any) -> UsageError:
     context = error.ctx
     command = context.command_path if context is not None else "convmodel"
-    message = _what_was_expected(error) or error.format_message().replace("Value error, ", "")
+    message = _of_pydantic(error) or error.format_message()
     return UsageError(message, _FP16 if "fp16" in message else f"see: {command} --help")
 
 
-def _what_was_expected(error: Any) -> str | None:
-    """Of a value that newer versions of typer have pydantic read, whose message leaves out what was given."""
+# What newer versions of typer have pydantic read, whose messages leave out the value.
+_EXPECTED = {"int_parsing": "a whole number", "float_parsing": "a number", "bool_parsing": "true or false"}
+
+
+def _of_pydantic(error: Any) -> str | None:
     reason: Any = error.__cause__
-    if not isinstance(error, typer.BadParameter) or not hasattr(reason, "errors"):
+    if not isinstance(error, typer.BadParameter) or error.param is None or not hasattr(reason, "errors"):
         return None
-    [first, *_] = reason.errors()
-    kind, _, expected = first["msg"].partition("Input should be ")
-    if kind or error.param is None:
-        return None
-    return f"{max(error.param.opts, key=len)}: expected {expected.partition(', unable')[0]}, got {first['input']!r}"
+    first = reason.errors()[0]
+    option = max(error.param.opts, key=len)
+    if first["type"] in _EXPECTED:
+        return f"{option}: expected {_EXPECTED[first['type']]}, got {first['input'] or 'nothing'}"
+    return f"{option}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _fail(error: ConvmodelError, arguments: list[str]) -> int:
