@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
-
-# Of the rate that embeddings have beside Muon, for AdamW alone. Measured with new-tiny, see benchmarks/NOTES.md.
-_SHARE_OF_ADAMW_ALONE = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +13,7 @@ class Recipe:
 
     With `fewest_steps`, small data is passed over more often than `epochs` times, until there are about that many
     steps; of large data the steps are larger, up to `most_step_tokens`, as long as there are that many.
+    AdamW alone wants a smaller rate than beside Muon.
     """
 
     epochs: int
@@ -25,21 +24,23 @@ class Recipe:
     step_tokens: int | None = None
     most_step_tokens: int = 0
     fewest_steps: int = 0
+    adamw_learning_rate: float | None = None
 
     def learning_rate_with(self, optimizer: str) -> float:
-        alone = self.optimizer == "muon" and optimizer == "adamw"
-        return self.learning_rate * (_SHARE_OF_ADAMW_ALONE if alone else 1)
+        return (self.adamw_learning_rate if optimizer == "adamw" else None) or self.learning_rate
 
+
+_new = partial(Recipe, epochs=2, dropout=0.0, optimizer="muon")
 
 RECIPES = {
-    "new-tiny": Recipe(
-        2, 2e-2, dropout=0.0, optimizer="muon", step_tokens=1792, most_step_tokens=4096, fewest_steps=360
+    "new-tiny": _new(
+        learning_rate=2e-2, adamw_learning_rate=3e-3, step_tokens=1792, most_step_tokens=4096, fewest_steps=360
     ),
-    "new-small": Recipe(
-        2, 1.2e-2, dropout=0.0, optimizer="muon", step_tokens=1024, most_step_tokens=2048, fewest_steps=600
+    "new-small": _new(
+        learning_rate=1.2e-2, adamw_learning_rate=1.2e-3, step_tokens=1024, most_step_tokens=2048, fewest_steps=600
     ),
-    "new-medium": Recipe(
-        2, 4e-3, dropout=0.0, optimizer="muon", step_tokens=2048, most_step_tokens=4096, fewest_steps=300
+    "new-medium": _new(
+        learning_rate=4e-3, adamw_learning_rate=5e-4, step_tokens=2048, most_step_tokens=4096, fewest_steps=300
     ),
 }
 PRETRAINED = Recipe(3, 5e-5, dropout=0.1, optimizer="adamw", batch_size=8)
