@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.optim import Muon, Optimizer
@@ -32,7 +33,7 @@ def take_steps(optimizer: Optimizer, parameters: list[nn.Parameter], steps: int,
 def test_the_weights_and_the_state_are_those_of_torch() -> None:
     ours, theirs = weights(), weights()
     options: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.9, "adjust_lr_fn": "match_rms_adamw"}
-    grouped, plain = GroupedMuon(ours, **options), Muon(theirs, **options)
+    grouped, plain = GroupedMuon(ours, dtype=torch.bfloat16, **options), Muon(theirs, **options)
     take_steps(grouped, ours, 4, seed=1)
     take_steps(plain, theirs, 4, seed=1)
     for own, other in zip(ours, theirs, strict=True):
@@ -41,10 +42,22 @@ def test_the_weights_and_the_state_are_those_of_torch() -> None:
     plain.load_state_dict(grouped.state_dict())  # one can go on for the other
 
 
+@pytest.mark.parametrize(("dtype", "largest"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
+def test_an_update_is_as_exact_as_its_type(dtype: torch.dtype, largest: float) -> None:
+    updates = []
+    for each in (dtype, torch.float64):
+        parameters = weights()
+        before = [parameter.detach().clone() for parameter in parameters]
+        take_steps(GroupedMuon(parameters, dtype=each, lr=0.02), parameters, 1, seed=1)
+        updates.append(torch.cat([(now.detach() - old).flatten() for now, old in zip(parameters, before, strict=True)]))
+    off = float((updates[0] - updates[1]).norm() / updates[1].norm())
+    assert largest / 100 < off < largest
+
+
 def test_weights_without_gradient_stay_as_they_are() -> None:
     parameters = weights()
     before = parameters[0].detach().clone()
-    optimizer = GroupedMuon(parameters, lr=0.1)
+    optimizer = GroupedMuon(parameters, dtype=torch.bfloat16, lr=0.1)
     for parameter in parameters[1:]:
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
@@ -56,7 +69,10 @@ def test_matrices_side_by_side_are_updated_one_by_one() -> None:
     fused = nn.Parameter(torch.randn(16, 48))
     alone = [nn.Parameter(part.clone()) for part in fused.detach().chunk(3, dim=1)]
     options: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
-    grouped, plain = GroupedMuon([{"params": [fused], "parts": 3}], **options), Muon(alone, **options)
+    grouped, plain = (
+        GroupedMuon([{"params": [fused], "parts": 3}], dtype=torch.bfloat16, **options),
+        Muon(alone, **options),
+    )
     for _ in range(3):
         fused.grad = torch.randn_like(fused)
         for part, gradient in zip(alone, fused.grad.chunk(3, dim=1), strict=True):

@@ -16,14 +16,14 @@ from torch.optim import Muon
 
 
 class GroupedMuon(Muon):
-    """The same updates and the same state; a small model's matrices are too small to be multiplied one by one.
+    """The same state and, in bf16, the same updates; small matrices are not multiplied one by one.
 
     The weights of a group with `parts` are that many matrices side by side. Singular values are brought near 1 in
-    `dtype`. Torch takes bf16 whatever the run is in, and then the last bits of gradients, which depend on how a step is
-    cut into micro-batches, are seen in the loss.
+    `dtype`. In bf16, which torch takes whatever a run is in, the last bits of gradients are seen in the loss, and those
+    depend on how a step is cut into micro-batches.
     """
 
-    def __init__(self, params: Any, dtype: torch.dtype = torch.bfloat16, **options: Any) -> None:
+    def __init__(self, params: Any, *, dtype: torch.dtype, **options: Any) -> None:
         super().__init__(params, **options)
         self._dtype = dtype
 

@@ -39,7 +39,8 @@ def build_optimizers(model: LanguageModel, optimization: Optimization, compute: 
     """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest.
 
     Only matrices decay. Each parameter group has its `share` of the learning rate.
-    Muon: Jordan et al. 2024; its steps are scaled to the size of AdamW's (Liu et al. 2025), so one rate serves both.
+    Muon: Jordan et al. 2024; its steps are scaled to the size of AdamW's (Liu et al. 2025), so one rate serves both of
+    a run.
     """
     matrices, vectors, embeddings = _parameter_groups(model.network)
     groups = [
@@ -54,7 +55,7 @@ def build_optimizers(model: LanguageModel, optimization: Optimization, compute: 
             {"params": [weight for weight in matrices if weight not in fused], **shared},
             {"params": [weight for weight in matrices if weight in fused], "parts": 3, **shared},
         ]
-        optimizers.append(GroupedMuon(of_muon, compute.dtype, momentum=_MOMENTUM, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(GroupedMuon(of_muon, dtype=compute.dtype, momentum=_MOMENTUM, adjust_lr_fn="match_rms_adamw"))
     else:
         groups.append({"params": matrices, "weight_decay": optimization.weight_decay})
     optimizers.append(AdamW(groups, betas=(0.9, 0.95), fused=True))
