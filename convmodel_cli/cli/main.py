@@ -16,6 +16,7 @@ from convmodel_cli.cli.app import app
 from convmodel_cli.cli.display import Screen
 from convmodel_cli.errors import BUG_EXIT_CODE, ConvmodelError, StorageError, UsageError
 from convmodel_cli.escaping import escaped
+from convmodel_cli.knobs import expected
 from convmodel_cli.settings import ScreenSettings
 from convmodel_cli.signals import EXIT_CODES
 
@@ -68,8 +69,8 @@ def _from_typer(error: Any) -> UsageError:
     return UsageError(message, _FP16 if "fp16" in message else f"see: {command} --help")
 
 
-# What newer versions of typer have pydantic read, whose messages leave out the value.
-_EXPECTED = {"int_parsing": "a whole number", "float_parsing": "a number", "bool_parsing": "true or false"}
+# Newer versions of typer have pydantic read these, whose messages leave out the value.
+_PARSED = {"int_parsing": int, "float_parsing": float, "bool_parsing": bool}
 
 
 def _of_pydantic(error: Any) -> str | None:
@@ -78,8 +79,8 @@ def _of_pydantic(error: Any) -> str | None:
         return None
     first = reason.errors()[0]
     option = max(error.param.opts, key=len)
-    if first["type"] in _EXPECTED:
-        return f"{option}: expected {_EXPECTED[first['type']]}, got {first['input'] or 'nothing'}"
+    if first["type"] in _PARSED:
+        return f"{option}: expected {expected(_PARSED[first['type']])}, got {first['input'] or 'nothing'}"
     return f"{option}: {first['msg'].removeprefix('Value error, ')}"
 
 
