@@ -27,7 +27,9 @@ class Recipe:
     adamw_learning_rate: float | None = None
 
     def learning_rate_with(self, optimizer: str) -> float:
-        return (self.adamw_learning_rate if optimizer == "adamw" else None) or self.learning_rate
+        if optimizer == "adamw" and self.adamw_learning_rate is not None:
+            return self.adamw_learning_rate
+        return self.learning_rate
 
 
 _new = partial(Recipe, epochs=2, dropout=0.0, optimizer="muon")
