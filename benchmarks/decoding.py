@@ -6,6 +6,8 @@
 
 After 64 tokens of real conversations, 96 greedy tokens, none of which may end the response; one stream. The time has
 the context in it. CTranslate2 has as many threads as the others, and in int8 also one alone, which makes it faster.
+`in-turn` is ours and generate in one process, which answer each context one after the other: a machine whose speed
+changes within seconds is the same for both, and what counts is the median of the responses' ratios.
 The floors are what a response would be if a token were nothing but the products of one row with the matrices of the
 layers and the head, each as fast as ours. `--valid` adds the perplexity of each precision on its first 20
 conversations, which needs a trained model.
@@ -32,7 +34,8 @@ from convmodel_cli.workflows.answer import open_responder
 CONTEXT_TOKENS = 64
 CONVERSATIONS = 20  # whose perplexity is measured
 PRECISIONS = ("fp32", "int8")
-SPEED, PPL = "tokens_per_second", "ppl"
+SPEED, PPL, TIMES = "tokens_per_second", "ppl", "times_generate"
+Respond = Callable[[tuple[int, ...]], int]  # the tokens of a context -> how many were written
 GOALS = {"gpt2": (">= 1.2", ">= 3", ">= 1.5"), "new-tiny": (">= 4", ">= 4", "-")}
 
 
@@ -59,18 +62,23 @@ def contexts(options: argparse.Namespace, tokenizer: Any) -> list[tuple[int, ...
     raise SystemExit(f"{options.conversations}: expected {options.responses + 1} conversations that are long enough")
 
 
-def timed(options: argparse.Namespace, tokenizer: Any, respond: Callable[[tuple[int, ...]], int]) -> Figures:
+def rate(options: argparse.Namespace, respond: Respond, context: tuple[int, ...]) -> float:
+    """Tokens per second of a response."""
+    started = time.perf_counter()
+    written = respond(context)
+    seconds = time.perf_counter() - started
+    assert written == options.tokens, written
+    return written / seconds
+
+
+def timed(options: argparse.Namespace, tokenizer: Any, respond: Respond) -> Figures:
     """The median over responses; the first one warms up."""
-    rates = []
-    for context in contexts(options, tokenizer):
-        started = time.perf_counter()
-        written = respond(context)
-        rates.append(written / (time.perf_counter() - started))
-        assert written == options.tokens, written
+    rates = [rate(options, respond, context) for context in contexts(options, tokenizer)]
     return {SPEED: statistics.median(rates[1:]), "peak_gigabytes": measure.peak_gigabytes()}
 
 
-def ours(precision: str, options: argparse.Namespace, work: Path) -> Figures:
+def our_respond(precision: str, options: argparse.Namespace, work: Path) -> tuple[Any, Respond]:
+    """(tokenizer, how a context is answered)"""
     from bases import prepare_model
 
     sampling = SamplingSettings(greedy=True, max_new_tokens=options.tokens, min_new_tokens=options.tokens)
@@ -84,19 +92,40 @@ def ours(precision: str, options: argparse.Namespace, work: Path) -> Figures:
         *_, (_, builder) = events
         return builder.written().response.tokens
 
-    return timed(options, responder.model.tokenizer, respond)
+    return responder.model.tokenizer, respond
 
 
-def library(options: argparse.Namespace, work: Path) -> Figures:
+def library_respond(options: argparse.Namespace, work: Path) -> tuple[Any, Respond]:
     from bases import prepare_model
     from opponents import generate, load_network, load_tokenizer
 
     folder = prepare_model(options, work)
     network, tokenizer = load_network(folder, best=False).eval(), load_tokenizer(folder)
-    limits = {"max_new_tokens": options.tokens, "min_new_tokens": options.tokens}
-    return timed(
-        options, tokenizer, lambda ids: len(generate(network, [ids], int(tokenizer.eos_token_id), **limits)[0])
-    )
+    end, limits = int(tokenizer.eos_token_id), {"max_new_tokens": options.tokens, "min_new_tokens": options.tokens}
+    return tokenizer, lambda ids: len(generate(network, [ids], end, **limits)[0])
+
+
+def ours(precision: str, options: argparse.Namespace, work: Path) -> Figures:
+    return timed(options, *our_respond(precision, options, work))
+
+
+def library(options: argparse.Namespace, work: Path) -> Figures:
+    return timed(options, *library_respond(options, work))
+
+
+def in_turn(precision: str, options: argparse.Namespace, work: Path) -> Figures:
+    tokenizer, by_library = library_respond(options, work)
+    _, by_ours = our_respond(precision, options, work)
+    pairs = [
+        (rate(options, by_ours, context), rate(options, by_library, context))
+        for context in contexts(options, tokenizer)
+    ][1:]
+    our_rates, library_rates = zip(*pairs, strict=True)
+    return {
+        TIMES: statistics.median(own / other for own, other in pairs),
+        SPEED: statistics.median(our_rates),
+        "generate_tokens_per_second": statistics.median(library_rates),
+    }
 
 
 def ctranslate2(precision: str, threads: int | None, options: argparse.Namespace, work: Path) -> Figures:
@@ -181,6 +210,7 @@ def main() -> None:
     parser.add_argument("--responses", type=int, default=5, help="in each round; their median counts")
     options = parser.parse_args()
     contestants = {
+        **{f"in-turn-{precision}": partial(in_turn, precision) for precision in PRECISIONS},
         **{f"ours-{precision}": partial(ours, precision) for precision in PRECISIONS},
         **{f"floor-{precision}": partial(floor, precision) for precision in PRECISIONS},
         "generate-fp32": library,
@@ -191,7 +221,12 @@ def main() -> None:
     if options.valid is not None:
         contestants |= {f"perplexity-{precision}": partial(perplexity, precision) for precision in PRECISIONS}
     rounds = measure.take_turns(options, contestants, prepare)
-    about = {"model": options.model or options.shape, "context_tokens": CONTEXT_TOKENS, "new_tokens": options.tokens}
+    about = {
+        "model": options.model or options.shape,
+        "context_tokens": CONTEXT_TOKENS,
+        "new_tokens": options.tokens,
+        "in_turn": {"spread": measure.spreads(rounds, TIMES), "goals": GOALS.get(options.shape, ("-",) * 3)[:2]},
+    }
     measure.report("decoding", rounds, comparisons(options.shape), **about)
 
 
