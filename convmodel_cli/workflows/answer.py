@@ -104,14 +104,11 @@ class Responder:
             return
         builder = ResponseBuilder(self.model, self.sampling.stop_word)
         tokens = respond(self.model, [context], self.sampling, self.compute, self.with_types, memory)
-        while True:
-            with self._enough_memory(context):
-                token = next(tokens, None)
-            if token is None:
-                return
-            yield builder.add(token), builder
-            if builder.stopped:
-                return
+        with self._enough_memory(context):
+            for token in tokens:
+                yield builder.add(token), builder
+                if builder.stopped:
+                    return
 
     def _answer_all(self, contexts: Sequence[Context], batch_size: int) -> list[Written]:
         """One response to each, by smaller batches if these do not fit into memory; TrainingError if one does not.
