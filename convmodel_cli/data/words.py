@@ -39,7 +39,8 @@ class WordTable:
             except KeyError:
                 packed.append(b"")
                 new.append(place)
-        self._learn({word for place in new for word in self._cut(texts[place])} - self._known.keys())
+        # One by one: a difference of sets would look at all that are known.
+        self._learn({word for place in new for word in self._cut(texts[place]) if word not in self._known})
         for place in new:
             packed[place] = self._join(texts[place])
         return packed
