@@ -93,15 +93,18 @@ def test_losses_and_gradients_are_those_of_transformers(changes: str, batch: str
 
 @pytest.mark.parametrize("lengths", [[9], [600, 2, 33], [31] * 9])
 def test_a_row_is_as_long_as_is_said_of_it(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    network, rows = make_network(), set()
+    network, rows = make_network(), []
+    batch = make_batch(lengths, [False] * len(lengths))
 
     def watched(x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
-        rows.add(len(x))
+        rows.append(len(x))
         return multiply(x, *rest)
 
     monkeypatch.setattr(gpt2_packed, "multiply", watched)
-    packed_losses(network, make_batch(lengths, [False] * len(lengths)), torch.float32)
-    assert rows == {row_length(network)(sum(lengths))}
+    packed_losses(network, batch, torch.float32)
+    fill = row_length(network)
+    in_row, behind_last_attention = 4 * len(network.transformer.h) - 3, 3  # which is for the targets alone
+    assert rows == [fill(sum(lengths))] * in_row + [fill(batch.num_targets)] * behind_last_attention
 
 
 def test_gradients_add_up() -> None:

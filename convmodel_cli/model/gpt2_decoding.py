@@ -102,6 +102,8 @@ class Gpt2:
         filler = [torch.zeros((fill, self._tokens.shape[1]), dtype=self.dtype, device=self.device)] if fill else []
         hidden = [self._hidden(part) for part in parts]
         x = self._embed(parts, fill)
+        last = [end - 1 for end in accumulate(lengths)]
+        last += [0] * self._fill(len(last), _FEWEST_ROWS)
         for number, layer in enumerate(self._layers):
             asked = layer.attention_in(layer.before_attention(x)).view(len(x), 3, self._heads, -1).to(self.dtype)
             own = asked.permute(1, 2, 0, 3)[:, :, : sum(lengths)].split(lengths, dim=2)
@@ -109,9 +111,11 @@ class Gpt2:
                 _attend_to_past(each, *cache.write(number, row, each[1:]), mask)
                 for each, row, mask in zip(own, rows, hidden, strict=True)
             ]
-            x = self._finish_layer(layer, x, torch.cat(mixed + filler))
-        last = [end - 1 for end in accumulate(lengths)]
-        return self._logits(x[last + [0] * self._fill(len(last), _FEWEST_ROWS)])[: len(last)]
+            joined = torch.cat(mixed + filler)
+            if layer is self._layers[-1]:  # of which nothing but the last tokens is needed
+                x, joined = x[last], joined[last]
+            x = self._finish_layer(layer, x, joined)
+        return self._logits(x)[: len(parts)]
 
     @torch.inference_mode()
     def step(self, ids: list[int], types: list[int] | None, positions: list[int], cache: KeyValues) -> Tensor:

@@ -46,12 +46,12 @@ def packed_losses(network: Any, batch: MicroBatch, dtype: torch.dtype) -> Tensor
     """
     parameters = network.num_parameters()
     places, starts = _places(batch, parameters)
-    hidden = _last_hidden(network, batch, places, dtype)
     rows = batch.predict_from // batch.ids.shape[1]
-    chosen = hidden.index_select(0, _fill(starts[rows] + batch.predict_from % batch.ids.shape[1], parameters))
+    asked = _fill(starts[rows] + batch.predict_from % batch.ids.shape[1], parameters)
+    hidden = _last_hidden(network, batch, places, asked, dtype)
     head = network.get_output_embeddings().weight
     targets = _fill(batch.target_ids, parameters)
-    return head_losses(chosen, head, working_copy(head, dtype), targets)[: batch.num_targets]
+    return head_losses(hidden, head, working_copy(head, dtype), targets)[: batch.num_targets]
 
 
 def _places(batch: MicroBatch, parameters: int) -> tuple[Tensor, Tensor]:
@@ -70,8 +70,8 @@ def _filler(tokens: int, parameters: int) -> int:
     return -tokens % length_step(tokens, parameters)
 
 
-def _last_hidden(network: Any, batch: MicroBatch, places: Tensor, dtype: torch.dtype) -> Tensor:
-    """What the head sees, of shape (tokens of the row, width)."""
+def _last_hidden(network: Any, batch: MicroBatch, places: Tensor, asked: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the head sees of the places in the row that are asked for, of shape (asked, width)."""
     body = network.transformer
     tokens = batch.ids.shape[1]
     ids = batch.ids.flatten()[places]
@@ -79,8 +79,9 @@ def _last_hidden(network: Any, batch: MicroBatch, places: Tensor, dtype: torch.d
     drop = _dropout(body.drop.p if network.training else 0.0)
     spans = spans_of(batch.lengths)
     x = drop(x)
-    for block in body.h:
+    for block in body.h[:-1]:
         x = _block(block, x, spans, drop, dtype)
+    x = _block(body.h[-1], x, spans, drop, dtype, asked)
     return _norm(body.ln_f, x).to(dtype)
 
 
@@ -93,10 +94,21 @@ def _speakers(batch: MicroBatch, places: Tensor) -> Tensor | None:
     return torch.stack([shown & (types == 0), shown & (types == 1)]).float()
 
 
-def _block(block: Any, x: Tensor, spans: Spans, drop: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Tensor:
+def _block(
+    block: Any,
+    x: Tensor,
+    spans: Spans,
+    drop: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
+    asked: Tensor | None = None,
+) -> Tensor:
+    """One layer: (tokens, width) -> the same, or of the rows that are asked for alone: only attention needs them all."""
     attention, mlp = block.attn, block.mlp
     mixed = _linear(attention.c_attn, _norm(block.ln_1, x).to(dtype), dtype)
-    x = x + drop(_linear(attention.c_proj, attend(mixed, spans, attention.num_heads), dtype))
+    attended = attend(mixed, spans, attention.num_heads)
+    if asked is not None:
+        x, attended = x.index_select(0, asked), attended.index_select(0, asked)
+    x = x + drop(_linear(attention.c_proj, attended, dtype))
     approximate = GELU[attention.config.activation_function]
     inner = _inner(mlp, _norm(block.ln_2, x).to(dtype), approximate, dtype)
     return x + drop(_linear(mlp.c_proj, inner, dtype))
