@@ -7,9 +7,10 @@ Contexts are real conversations cut in front of a turn, each somewhere else. Gre
 precision on both sides. The opponent pads on the left, and takes its contexts sorted by length. The responses of a
 model of random weights never end, so they all have `--max-new-tokens`; a trained model's have lengths of their own.
 `same_text` is the share of responses that are the same to the letter on both sides. The floor is what a CPU would do if
-it did nothing but the bf16 matrix products: of the layers for the tokens that are read, and of the layers and the head
-for all but the last token of each response, in steps of as many rows as ours takes; `floor-attention` also attends, in
-rows of the mean length and by the fastest of torch's kernels. Only random weights have them.
+it did nothing but the bf16 matrix products: of the layers up to the last attention for the tokens that are read, and of
+the layers and the head for all but the last token of each response, in steps of as many rows as ours takes;
+`floor-attention` also attends, in rows of the mean length and by the fastest of torch's kernels. Only random weights
+have them.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def floor(options: argparse.Namespace, work: Path, *, with_attention: bool = Fal
     turns = contexts(options.conversations, options.contexts)
     read = sum(len(encode_context(tokenizer, each, end, room)) for each in turns)
     written = options.contexts * (options.max_new_tokens - 1)
-    reading = read / products_of_decoding(config, "bf16", TOKENS, head=False, repeats=5)["tokens_per_second"]
+    reading = read / products_of_decoding(config, "bf16", TOKENS, reading=True, repeats=5)["tokens_per_second"]
     writing = written / products_of_decoding(config, "bf16", BATCH_SIZE)["tokens_per_second"]
     if with_attention:
         length = read // options.contexts

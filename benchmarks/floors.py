@@ -127,9 +127,14 @@ def drawn(*shape: int) -> Tensor:
     return torch.randn(shape)
 
 
-def products_of_decoding(config: Any, precision: str, rows: int = 1, head: bool = True, repeats: int = 99) -> Figures:
-    """Tokens per second for `rows` at once by the matrices of decoding, on a CPU; all of them, as no cache holds."""
-    shapes = [*layer_shapes(config), head_shape(config)] if head else layer_shapes(config)
+def products_of_decoding(
+    config: Any, precision: str, rows: int = 1, reading: bool = False, repeats: int = 99
+) -> Figures:
+    """Tokens per second for `rows` at once by the matrices of decoding, on a CPU; all of them, as no cache holds.
+
+    Of tokens that are only read, nothing is needed behind the attention of the last layer.
+    """
+    shapes = layer_shapes(config)[:-3] if reading else [*layer_shapes(config), head_shape(config)]
     with torch.inference_mode():
         made = [make_matrix(torch.randn(shape), None, precision) for shape in shapes]
         inputs = [torch.randn(rows, inner) for inner, _ in shapes]
