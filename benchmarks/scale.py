@@ -68,10 +68,10 @@ def read(name: str, _: argparse.Namespace, work: Path) -> Figures:
     request = FitRequest((str(work / f"{name}.jsonl"),), (str(work / "valid.jsonl"),))
     before_gigabytes = measure.peak_gigabytes()
     started, cpu_started = time.perf_counter(), time.process_time()
-    for times in count(1):
+    times = 0
+    while times == 0 or time.perf_counter() - started < LEAST_SECONDS:
         tokens = read_once(request, vocabulary)
-        if time.perf_counter() - started >= LEAST_SECONDS:
-            break
+        times += 1
     seconds, cpu_seconds = (time.perf_counter() - started) / times, (time.process_time() - cpu_started) / times
     megabytes = (work / f"{name}.jsonl").stat().st_size / 1e6
     return {

@@ -102,7 +102,7 @@ def _block(
     dtype: torch.dtype,
     asked: Tensor | None = None,
 ) -> Tensor:
-    """One layer: (tokens, width) -> the same, or of the rows that are asked for alone: only attention needs them all."""
+    """One layer: (tokens, width) -> the same, or of the rows that are asked for: only its attention needs them all."""
     attention, mlp = block.attn, block.mlp
     mixed = _linear(attention.c_attn, _norm(block.ln_1, x).to(dtype), dtype)
     attended = attend(mixed, spans, attention.num_heads)
