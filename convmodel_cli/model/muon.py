@@ -1,7 +1,6 @@
 """torch's Muon, with all matrices of one shape in one product, and each matrix by itself where several are one weight.
 
-Queries, keys and values learn faster when each has its own singular values brought near 1. That takes four rounds of
-products where torch takes five, and leaves them closer to 1.
+Queries, keys and values learn faster when each has its own singular values brought near 1.
 """
 
 from __future__ import annotations
@@ -15,23 +14,13 @@ import torch
 from torch import Tensor
 from torch.optim import Muon
 
-# a * x + b * x^3 + c * x^5 of each round: of all such polynomials what brings values from 0.01 to 1, and then what the
-# round before makes of them, nearest to 1; the last leaves 0.987 to 1.013. After Amsel et al. 2025, The Polar Express.
-_ROUNDS = (
-    (8.0934, -23.6204, 17.4462),
-    (3.6366, -2.7219, 0.5365),
-    (2.6613, -1.9772, 0.4526),
-    (1.9562, -1.3375, 0.3839),
-)
-_ROOM = 1.01  # for rounding: above 1 the first polynomial rises steeply
-
 
 class GroupedMuon(Muon):
-    """The same state, and small matrices are not multiplied one by one.
+    """The same state and, in bf16, the same updates; small matrices are not multiplied one by one.
 
     The weights of a group with `parts` are that many matrices side by side. Singular values are brought near 1 in
-    `dtype`, and not as a group's `ns_coefficients` and `ns_steps` say. In bf16, which torch takes whatever a run is in,
-    the last bits of gradients are seen in the loss, and those depend on how a step is cut into micro-batches.
+    `dtype`. In bf16, which torch takes whatever a run is in, the last bits of gradients are seen in the loss, and those
+    depend on how a step is cut into micro-batches.
     """
 
     def __init__(self, params: Any, *, dtype: torch.dtype, **options: Any) -> None:
@@ -67,7 +56,12 @@ def _update(matrices: Sequence[_Matrix], group: dict[str, Any], dtype: torch.dty
     weights, gradients, momenta = zip(*((own.weight, own.gradient, own.momentum) for own in matrices), strict=True)
     torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
     ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
-    directions = orthogonalize(torch.stack([_turned(update).to(dtype) for update in ahead]), group["eps"])
+    directions = orthogonalize(
+        torch.stack([_turned(update).to(dtype) for update in ahead]),
+        group["ns_coefficients"],
+        group["ns_steps"],
+        group["eps"],
+    )
     rate = group["lr"] * 0.2 * max(weights[0].shape) ** 0.5  # Liu et al. 2025: the size of AdamW's updates
     torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
     for weight, direction in zip(weights, directions, strict=True):
@@ -82,18 +76,12 @@ def _turned(weight: Tensor) -> Tensor:
     return weight.T if weight.shape[0] > weight.shape[1] else weight
 
 
-def orthogonalize(matrices: Tensor, eps: float) -> Tensor:
-    """Bring the singular values of wide matrices (count, rows, columns) near 1, those above a hundredth of a bound.
-
-    The bound is the fourth root of the sum of their fourth powers, nearer to the largest than the matrix's norm, which
-    is the square root of the sum of their squares.
-    """
-    matrices = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=eps)  # so that no square is too small
-    for number, (a, b, c) in enumerate(_ROUNDS):
+def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """Bring the singular values of wide matrices (count, rows, columns) near 1 by Newton-Schulz; Jordan et al. 2024."""
+    a, b, c = coefficients
+    matrices = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
         gram = torch.bmm(matrices, matrices.mT)
-        if number == 0:
-            bound = gram.norm(dim=(1, 2), keepdim=True).clamp(min=eps).sqrt() * _ROOM
-            matrices, gram = matrices / bound, gram / bound.square()
         update = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         matrices = torch.baddbmm(matrices, update, matrices, beta=a)
     return matrices
