@@ -7,10 +7,10 @@ Contexts are real conversations cut in front of a turn, each somewhere else. Gre
 precision on both sides. The opponent pads on the left, and takes its contexts sorted by length. The responses of a
 model of random weights never end, so they all have `--max-new-tokens`; a trained model's have lengths of their own.
 `same_text` is the share of responses that are the same to the letter on both sides. The floor is what a CPU would do if
-it did nothing but the bf16 matrix products: of the layers up to the last attention for the tokens that are read, and of
-the layers and the head for all but the last token of each response, in steps of as many rows as ours takes;
-`floor-attention` also attends, in rows of the mean length and by the fastest of torch's kernels. Only random weights
-have them.
+it did nothing but the bf16 matrix products: of the layers for the tokens that are read, of the last one as far as keys
+and values, and of the layers and the head for all but the last token of each response, in steps of as many rows as ours
+takes; `floor-attention` also attends, in rows of the mean length and by the fastest of torch's kernels. Only random
+weights have them.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def floor(options: argparse.Namespace, work: Path, *, with_attention: bool = Fal
     if with_attention:
         length = read // options.contexts
         rows, places = TOKENS // length, length + options.max_new_tokens // 2
-        reading += attention_of_decoding(config, rows, length, length) * read / (rows * length)
+        attending = attention_of_decoding(config, rows, length, length) * (config.n_layer - 1) / config.n_layer
+        reading += attending * read / (rows * length)
         writing += attention_of_decoding(config, BATCH_SIZE, 1, places, repeats=30) * written / BATCH_SIZE
     seconds = reading + writing
     return {SPEED: options.contexts / seconds, "seconds": seconds, "seconds_of_reading": reading}

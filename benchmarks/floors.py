@@ -132,9 +132,11 @@ def products_of_decoding(
 ) -> Figures:
     """Tokens per second for `rows` at once by the matrices of decoding, on a CPU; all of them, as no cache holds.
 
-    Of tokens that are only read, nothing is needed behind the attention of the last layer.
+    Of tokens that are only read, the last layer needs keys and values and nothing else.
     """
-    shapes = layer_shapes(config)[:-3] if reading else [*layer_shapes(config), head_shape(config)]
+    keys_and_values = (config.n_embd, 2 * config.n_embd)
+    *before, _, _, _, _ = layers = layer_shapes(config)
+    shapes = [*before, keys_and_values] if reading else [*layers, head_shape(config)]
     with torch.inference_mode():
         made = [make_matrix(torch.randn(shape), None, precision) for shape in shapes]
         inputs = [torch.randn(rows, inner) for inner, _ in shapes]

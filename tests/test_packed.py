@@ -71,6 +71,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "erf": {"activation_function": "gelu"},
     "own head": {"tie_word_embeddings": False, "activation_function": "gelu_pytorch_tanh"},
     "wide inside": {"n_inner": 40},
+    "one layer": {"n_layer": 1},
 }
 
 

@@ -102,8 +102,7 @@ class Gpt2:
         filler = [torch.zeros((fill, self._tokens.shape[1]), dtype=self.dtype, device=self.device)] if fill else []
         hidden = [self._hidden(part) for part in parts]
         x = self._embed(parts, fill)
-        last = [end - 1 for end in accumulate(lengths)]
-        last += [0] * self._fill(len(last), _FEWEST_ROWS)
+        last = [end - 1 for end in accumulate(lengths)] + [0] * self._fill(len(parts), _FEWEST_ROWS)
         for number, layer in enumerate(self._layers):
             asked = layer.attention_in(layer.before_attention(x)).view(len(x), 3, self._heads, -1).to(self.dtype)
             own = asked.permute(1, 2, 0, 3)[:, :, : sum(lengths)].split(lengths, dim=2)
@@ -113,7 +112,7 @@ class Gpt2:
             ]
             joined = torch.cat(mixed + filler)
             if layer is self._layers[-1]:  # of which nothing but the last tokens is needed
-                x, joined = x[last], joined[last]
+                x, joined = _rows(x, last), _rows(joined, last)
             x = self._finish_layer(layer, x, joined)
         return self._logits(x)[: len(parts)]
 

@@ -79,9 +79,10 @@ def _last_hidden(network: Any, batch: MicroBatch, places: Tensor, asked: Tensor,
     drop = _dropout(body.drop.p if network.training else 0.0)
     spans = spans_of(batch.lengths)
     x = drop(x)
-    for block in body.h[:-1]:
+    *before, last = body.h
+    for block in before:
         x = _block(block, x, spans, drop, dtype)
-    x = _block(body.h[-1], x, spans, drop, dtype, asked)
+    x = _block(last, x, spans, drop, dtype, asked)
     return _norm(body.ln_f, x).to(dtype)
 
 
