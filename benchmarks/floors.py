@@ -134,9 +134,9 @@ def products_of_decoding(
 
     Of tokens that are only read, the last layer needs keys and values and nothing else.
     """
+    layers = layer_shapes(config)
     keys_and_values = (config.n_embd, 2 * config.n_embd)
-    *before, _, _, _, _ = layers = layer_shapes(config)
-    shapes = [*before, keys_and_values] if reading else [*layers, head_shape(config)]
+    shapes = [*layers[:-4], keys_and_values] if reading else [*layers, head_shape(config)]
     with torch.inference_mode():
         made = [make_matrix(torch.randn(shape), None, precision) for shape in shapes]
         inputs = [torch.randn(rows, inner) for inner, _ in shapes]
